@@ -1,0 +1,92 @@
+"""What the device said of one bundle: raw samples, verdicts, facts and every doubt. Statistics are derived when read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Dict, List, Optional
+
+from agent.contract.facts import DeviceFacts
+from agent.contract.finding import Finding
+
+
+@dataclasses.dataclass(frozen=True)
+class OutputParity:
+    """One output against the original's: the worst golden sample counts. `cosine` is null where it is undefined (integers,
+    or a vector of zeros); `argmax_agreement` is the share of golden samples with the same arg-max, null below two values."""
+
+    name: str
+    cosine: Optional[float]
+    max_abs: Optional[float]
+    argmax_agreement: Optional[float]
+    verdict: str  # pass | fail
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """`pass` when every output passes."""
+
+    verdict: str
+    samples: int
+    outputs: List[OutputParity]
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeReading:
+    """The board at one moment: MHz, degrees Celsius; null with a reason in `unread`."""
+
+    governor: Optional[str] = None
+    frequency_mhz: Optional[List[float]] = None
+    temperature_c: Optional[float] = None
+    throttled: Optional[bool] = None
+    load_1min: Optional[float] = None
+    memory_available: Optional[int] = None
+    unread: Dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One fresh process: load, first inference, warm-up, samples. All times in nanoseconds, memory in bytes."""
+
+    load_ns: int
+    first_ns: int
+    warmup_ns: List[int]
+    samples_ns: List[int]
+    peak_memory_bytes: Optional[int]
+    baseline_memory_bytes: Optional[int]  # the interpreter before numpy and the runtime
+    before: ProbeReading
+    after: ProbeReading
+
+
+@dataclasses.dataclass(frozen=True)
+class RuntimeUsed:
+    """The runtime as it ran. `placement` counts the graph's nodes by the provider that executed them."""
+
+    name: str
+    version: str
+    provider: str  # asked for
+    threads: int
+    placement: Dict[str, int] = dataclasses.field(default_factory=dict)
+    session_options: Dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """`started_unix` is the device's clock; the host adds its own when it stores the report."""
+
+    job: str
+    bundle: str
+    name: str
+    target: str
+    recipe: str
+    runtime: RuntimeUsed
+    parity: Optional[Parity]
+    rounds: List[Round]
+    facts: DeviceFacts
+    model_bytes: int
+    bundle_bytes: int
+    source_bytes: int
+    started_unix: float
+    findings: List[Finding]
+    unit: str = "ns"
+    schema: str = "edgepack.report/1"

@@ -1,0 +1,1 @@
+"""Runtimes on the device: one file each, found by listing this folder."""

@@ -1,0 +1,1 @@
+"""The bundle: write, open, verify, golden vectors."""

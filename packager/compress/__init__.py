@@ -1,0 +1,1 @@
+"""What changes the model itself: quantisation, pruning, distillation, fusion."""

@@ -1,0 +1,1 @@
+"""Quantisation, one file per library and scheme."""

@@ -1,0 +1,1 @@
+"""Devices: inventory, transports, push, the session with the agent."""

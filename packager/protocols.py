@@ -1,0 +1,117 @@
+"""The seams of the host: what a source, a converter, a target and a transport must offer. Nobody inherits from these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from agent.contract.finding import Finding
+    from agent.contract.manifest import RuntimeNeed, Tolerance
+    from packager.artifact import Artifact
+    from packager.profile import Profile
+    from packager.recipe import Recipe
+
+Arrays = Mapping[str, "np.ndarray[Any, Any]"]
+
+
+class Source(Protocol):
+    """A format that a user's model may come in; one file in `packager/sources/`."""
+
+    format: str
+    extra: str  # the pip extra it needs, "" for none
+
+    def accepts(self, model: str) -> bool:
+        """Whether `model` (a path, or `file.py:factory`) looks like this format, judged without loading it."""
+
+    def open(self, model: str, options: Mapping[str, Any]) -> Artifact:
+        """The model as an artifact, inputs and outputs known. Raises UsageError or ConvertError."""
+
+    def example(self, artifact: Artifact) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Inputs that the source itself brings (one sample), or None."""
+
+    def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        """The original's own outputs for each of `batches`: the reference for everything that follows."""
+
+
+class Converter(Protocol):
+    """An edge of the format graph; one file in `packager/convert/`, named `<Result>From<Source>`."""
+
+    source: str
+    result: str
+    extra: str
+
+    def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
+        """The artifact in the result's format, written under `workdir`. Raises ConvertError."""
+
+
+class Target(Protocol):
+    """A deployment runtime and its rules; one file in `targets/`."""
+
+    name: str
+    format: str
+    recipes: Sequence[str]
+    extra: str
+
+    def plan(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """The names and options of the steps that `lower` will take; pure, for --dry-run."""
+
+    def lower(self, artifact: Artifact, recipe: Recipe, profile: Profile, workdir: Path) -> Artifact:
+        """The artifact as this runtime runs it on this profile. Raises ConvertError."""
+
+    def check(self, artifact: Artifact, profile: Profile) -> list[Finding]:
+        """Doubts about the lowered artifact on this profile. Raises ConvertError when it cannot run there."""
+
+    def needs(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> RuntimeNeed:
+        """The runtime version range and CPU features that the lowered artifact needs."""
+
+    def session_options(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> dict[str, Any]:
+        """What the runner must be told to compute rightly."""
+
+    def tolerance(self, recipe: Recipe) -> Tolerance:
+        """How far the device's outputs may be from the original's."""
+
+    def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        """The lowered model's outputs on the host, computed as exactly as the host can (no optimised kernels)."""
+
+
+class Completed(Protocol):
+    """What a command on the device left."""
+
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Transport(Protocol):
+    """A way to run commands on a device and move files. All raise DeviceError or, where another try may help,
+    TransientDeviceError; a lost link is always told apart from a command that failed."""
+
+    name: str
+
+    def run(
+        self,
+        argv: Sequence[str],
+        stdin: bytes | IO[bytes] = b"",
+        deadline: float | None = None,
+        on_line: Callable[[bytes], None] | None = None,
+        idle: float | None = None,
+        on_interrupt: bytes | None = None,
+    ) -> Completed:
+        """Runs `argv` (quoted here, never interpolated). `deadline` is for all of it, `idle` for the longest silence, in
+        seconds. With `on_line`, each line of stdout goes there as it comes and `stdout` stays empty. With `on_interrupt`
+        stdin is kept open until the command ends, and a KeyboardInterrupt sends these bytes before it goes on."""
+
+    def put(
+        self, source: Path, target: str, deadline: float | None = None, progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Copies a file: to a temporary name, its sha256 checked on the device, fsync, rename."""
+
+    def get(self, source: str, target: Path, deadline: float | None = None) -> None:
+        """Copies a file from the device, to a temporary name first."""
+
+    def close(self) -> None:
+        """Ends the connection; never raises."""

@@ -1,0 +1,1 @@
+"""Reports kept on the host: store, statistics, tables."""

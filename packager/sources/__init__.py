@@ -1,0 +1,1 @@
+"""Formats that a model may come in: one file each, found by listing this folder."""

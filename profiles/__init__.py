@@ -1,0 +1,1 @@
+"""Filled-in forms about kinds of devices: one TOML each, values only."""
