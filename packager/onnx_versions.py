@@ -1,8 +1,8 @@
 """What each ONNX Runtime can load: the highest ai.onnx opset and the highest IR version of a model file.
 
 Each row was measured with the release's own wheel (x86-64, CPU): one-node models of every opset and every IR version
-were loaded, and the highest that loaded stands here. The table "ONNX opset support" of ONNX Runtime's compatibility page
-says the same where it has a row, except for the IR version of 1.15, which it gives as 8 while the release loads 9.
+were loaded, and the highest that loaded stands here. The table "ONNX opset support" on ONNX Runtime's compatibility
+page says the same where it has a row, except for the IR version of 1.15: 8 there, while the release loads 9.
 A file within these limits may still hold an operator for which the release has no kernel.
 """
 

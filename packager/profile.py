@@ -29,7 +29,7 @@ CPU_FEATURES = {
 SCOPES = ("all", "compute")
 INT8_TYPES = ("int8", "uint8")
 _NAME = re.compile(r"[a-z0-9]+(?:[-_.][a-z0-9]+)*")
-_VERSION = re.compile(r"\d+(?:\.\d+)*")
+_VERSION = re.compile(r"\d+(?:\.\d+)*(?:\.?(?:a|b|rc|dev|post)\d+)?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Cluster:
 
 @dataclasses.dataclass(frozen=True)
 class Cpu:
-    """`model` names the fastest core, `clock` is its highest frequency ("2.4 GHz"), `features` what *every* core has."""
+    """`model` names the fastest core, `clock` is its top frequency ("2.4 GHz"), `features` what *every* core has."""
 
     arch: str
     model: str
@@ -73,7 +73,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """An NVIDIA GPU: its `compute_capability` ("8.7"), its streaming multiprocessors, its deep learning accelerators."""
+    """An NVIDIA GPU: its `compute_capability` ("8.7"), streaming multiprocessors, deep learning accelerators."""
 
     name: str
     compute_capability: str
@@ -114,7 +114,7 @@ class Default:
 class Int8:
     """How INT8 suits this processor.
 
-    `scope` "all" quantises every operator, "compute" those that multiply; an empty type leaves the choice to the target.
+    `scope` "all" quantises every operator, "compute" those that multiply; an empty type is the target's choice.
     """
 
     scope: str = "compute"
