@@ -18,7 +18,8 @@ class Artifact:
     """The one thing that flows on the host.
 
     `path` is the main file; `companions` are further files that belong to it (ONNX external data), beside it.
-    `entry` names the factory of a Python source. `digest` is the hex sha256 over all files.
+    `entry` names the factory of a Python source. `digest` is the hex sha256 over all files. `weights_bytes`
+    is the size of the weights of a source whose file does not hold them (a Python factory).
     """
 
     format: str
@@ -32,6 +33,7 @@ class Artifact:
     entry: str = ""
     opset: int | None = None
     quantized: bool = False
+    weights_bytes: int | None = None
 
     @property
     def size_bytes(self) -> int:

@@ -81,3 +81,19 @@ def limits(runtime_version: str) -> OnnxLimits:
 
 def _text(minor: tuple[int, int]) -> str:
     return f"{minor[0]}.{minor[1]}"
+
+
+def oldest_for(opset: int, ir_version: int) -> str:
+    """The oldest ONNX Runtime in the table ("1.16") that loads a file of this opset and IR version.
+
+    Raises ConvertError when none does.
+    """
+    for minor in sorted(_MEASURED):
+        if _MEASURED[minor][0] >= opset and _MEASURED[minor][1] >= ir_version:
+            return _text(minor)
+    newest = _MEASURED[NEWEST]
+    raise ConvertError(
+        f"no ONNX Runtime that edgepack knows loads opset {opset}, IR version {ir_version}",
+        expected=f"opset {newest[0]} and IR version {newest[1]} at most",
+        code="opset",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from agent.contract.finding import Finding
     from agent.contract.manifest import RuntimeNeed, Tolerance
     from packager.artifact import Artifact
+    from packager.calibration import CalibrationData
     from packager.profile import Profile
     from packager.recipe import Recipe
 
@@ -48,31 +50,44 @@ class Converter(Protocol):
         """The artifact in the result's format, written under `workdir`. Raises ConvertError."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Lowering:
+    """What a target is given beside the artifact. `shapes` are the user's --shape by input name; `progress` takes words."""
+
+    recipe: Recipe
+    profile: Profile
+    workdir: Path
+    calibration: CalibrationData | None = None
+    shapes: Mapping[str, tuple[int | str, ...]] = dataclasses.field(default_factory=dict)
+    progress: Callable[[str], None] = lambda _: None
+
+
+@dataclasses.dataclass(frozen=True)
+class Terms:
+    """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off."""
+
+    need: RuntimeNeed
+    tolerance: Tolerance
+    session_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
 class Target(Protocol):
     """A deployment runtime and its rules; one file in `targets/`."""
 
     name: str
+    title: str
     format: str
     recipes: Sequence[str]
     extra: str
 
-    def plan(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-        """The names and options of the steps that `lower` will take; pure, for --dry-run."""
+    def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
+        """The names and options of the steps that `lower` will take; pure, for --dry-run. Raises ConvertError."""
 
-    def lower(self, artifact: Artifact, recipe: Recipe, profile: Profile, workdir: Path) -> Artifact:
-        """The artifact as this runtime runs it on this profile. Raises ConvertError."""
+    def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
+        """The artifact as this runtime runs it on this profile, with findings. Raises ConvertError."""
 
-    def check(self, artifact: Artifact, profile: Profile) -> list[Finding]:
-        """Doubts about the lowered artifact on this profile. Raises ConvertError when it cannot run there."""
-
-    def needs(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> RuntimeNeed:
-        """The runtime version range and CPU features that the lowered artifact needs."""
-
-    def session_options(self, artifact: Artifact, recipe: Recipe, profile: Profile) -> dict[str, Any]:
-        """What the runner must be told to compute rightly."""
-
-    def tolerance(self, recipe: Recipe) -> Tolerance:
-        """How far the device's outputs may be from the original's."""
+    def terms(self, artifact: Artifact, job: Lowering) -> Terms:
+        """What the lowered artifact asks of the device."""
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """The lowered model's outputs on the host, computed as exactly as the host can (no optimised kernels)."""

@@ -1,0 +1,172 @@
+"""The fresh process in which a model is loaded, checked and timed. It prints one result line and ends."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Dict, List
+
+from agent.contract import archive, codec, parity
+from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
+from agent.contract.manifest import Manifest, Tolerance
+from agent.contract.report import Round
+from agent.measure import sampler
+from agent.probes import memory, reading
+from agent.wire import Wire, read_document
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(wire: Wire) -> int:
+    """Serves one task from standard input: {"task": "check" | "round", ...}."""
+    baseline = memory.process_resident()
+    try:
+        task = read_document()
+        _die_with_parent()
+        wire.result(_TASKS[task.pop("task")](baseline=baseline, **task))
+    except EdgepackError as error:
+        wire.error(error)
+        return error.exit_code
+    except MemoryError:
+        wire.error(DeviceError("the device ran out of memory", code="out-of-memory"))
+        return DeviceError.exit_code
+    return 0
+
+
+def check(
+    *, folder: str, options: Dict[str, Any], tolerance: Any = None, golden: bool = True, baseline: Any = None
+) -> Dict[str, Any]:
+    """Loads with profiling on, runs every golden sample, compares, and counts nodes by provider."""
+    del baseline
+    base = Path(folder)
+    manifest = archive.read_manifest_file(base)
+    with tempfile.TemporaryDirectory(prefix="edgepack-") as scratch:
+        runner = load_runner(manifest, base, {**options, "profile": scratch})
+        feeds = golden_feeds(manifest, base) if golden and manifest.golden else [made_feed(manifest)]
+        names = runner.output_names()
+        rows = [dict(zip(names, runner.run(feed))) for feed in feeds]
+        verdict = None
+        if golden and manifest.golden:
+            limits = codec.decode(Tolerance, tolerance) if tolerance else manifest.golden.tolerance
+            wanted = {entry.name: load_array(base, entry.file) for entry in manifest.golden.outputs}
+            verdict = parity.compare(wanted, rows, limits)
+        result = {
+            "parity": codec.encode(verdict),
+            "placement": runner.placement(),
+            "version": runner.version(),
+            "provider": runner.provider(),
+        }
+        runner.close()
+    return result
+
+
+def round_(
+    *,
+    folder: str,
+    options: Dict[str, Any],
+    seconds: float,
+    runs: Any = None,
+    warmup_seconds: float = 0.5,
+    warmup_runs: int = 5,
+    baseline: Any = None,
+) -> Round:
+    """One round: load, first inference, warm-up, samples; probes before and after."""
+    base = Path(folder)
+    manifest = archive.read_manifest_file(base)
+    before = reading.take()
+    # The runtime's own import is not the model's load time.
+    importlib.import_module("agent.runners." + manifest.runtime.name)
+    feed = golden_feeds(manifest, base)[0] if manifest.golden else made_feed(manifest)
+    _import_runtime(manifest)
+    clock = time.perf_counter_ns
+    start = clock()
+    runner = load_runner(manifest, base, options)
+    loaded = clock()
+    runner.run(feed)
+    first = clock()
+    warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
+    samples = sampler.sample(runner.run, feed, seconds, runs)
+    result = Round(
+        load_ns=loaded - start,
+        first_ns=first - loaded,
+        warmup_ns=warm,
+        samples_ns=samples,
+        peak_memory_bytes=memory.process_peak(),
+        baseline_memory_bytes=baseline,
+        before=before,
+        after=reading.take(),
+    )
+    runner.close()
+    return result
+
+
+_TASKS: Dict[str, Any] = {"check": check, "round": round_}
+
+
+def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> Any:
+    """The bundle's model in its runtime, with the bundle's session options. Raises DeviceError."""
+    module = importlib.import_module("agent.runners." + manifest.runtime.name)
+    _import_runtime(manifest)
+    runner = module.Runner()
+    chosen = dict(options)
+    chosen["session_options"] = {**manifest.session_options, **(options.get("session_options") or {})}
+    runner.load(str(folder.joinpath(*manifest.model.split("/"))), chosen)
+    return runner
+
+
+def _import_runtime(manifest: Manifest) -> None:
+    module = importlib.import_module("agent.runners." + manifest.runtime.name)
+    for name in ("numpy", getattr(module, "MODULE", manifest.runtime.name)):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise DeviceError(
+                "%s does not import on the device: %s" % (name, error),
+                fix="on the device: %s" % module.INSTALL,
+                code="no-numpy" if name == "numpy" else "no-runtime",
+            ) from error
+
+
+def golden_feeds(manifest: Manifest, folder: Path) -> List[Dict[str, Any]]:
+    """One dict of input arrays per golden sample."""
+    import numpy as np
+
+    if manifest.golden is None:
+        return []
+    arrays = {entry.name: load_array(folder, entry.file) for entry in manifest.golden.inputs}
+    return [
+        {name: np.ascontiguousarray(array[index]) for name, array in arrays.items()}
+        for index in range(manifest.golden.samples)
+    ]
+
+
+def made_feed(manifest: Manifest) -> Dict[str, Any]:
+    """Zeros of the inputs' shapes, free dimensions set to 1: for bundles without golden inputs."""
+    import numpy as np
+
+    return {
+        spec.name: np.zeros([size if isinstance(size, int) else 1 for size in spec.shape], spec.dtype)
+        for spec in manifest.inputs
+    }
+
+
+def load_array(folder: Path, name: str) -> Any:
+    """A .npy of the bundle; never a pickle. Raises IntegrityError."""
+    import numpy as np
+
+    try:
+        return np.load(str(folder.joinpath(*name.split("/"))), allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise IntegrityError("a golden vector cannot be read: %s" % error, where=name) from error
+
+
+def _die_with_parent() -> None:
+    # A measurement must not outlive an agent that was killed.
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise DeviceError("prctl failed: %s" % os.strerror(ctypes.get_errno()))

@@ -1,0 +1,221 @@
+"""The bundle as an archive: an uncompressed zip, `manifest.json` first, read with suspicion.
+
+Both sides use this: nothing of a bundle is believed before its name, size and sha256 agree with the manifest, and nothing
+is written outside the folder it is unpacked into.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import zipfile
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Iterator, Optional, Type, Union
+
+from agent.contract.errors import IntegrityError
+from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, manifest_digest, parse_manifest
+
+_CHUNK = 1 << 20
+_MAX_FILES = 10000
+# One component: no separators, no leading dot, nothing a shell or a file system could read as something else.
+_COMPONENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")
+
+
+class BundleReader:
+    """An open bundle whose structure has been checked; files are checked as they are read.
+
+    Raises IntegrityError when the archive is not exactly what its manifest says, ContractError when the manifest cannot be
+    read (a newer schema, an unknown key).
+    """
+
+    def __init__(self, path: Union[str, Path]) -> None:
+        self.path = Path(path)
+        try:
+            self._zip = zipfile.ZipFile(str(self.path))
+        except FileNotFoundError as error:
+            raise IntegrityError("there is no bundle at %s" % self.path, code="no-bundle") from error
+        except (zipfile.BadZipFile, OSError, ValueError) as error:
+            raise self._broken("not a whole bundle: %s" % error, "truncated or not a bundle") from error
+        try:
+            raw = self._read_manifest()
+            self.digest = manifest_digest(raw)
+            self.manifest: Manifest = parse_manifest(raw, source="%s in %s" % (MANIFEST_NAME, self.path.name))
+            self._check_structure()
+        except BaseException:
+            self._zip.close()
+            raise
+
+    def __enter__(self) -> BundleReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: Optional[Type[BaseException]],
+        error: Optional[BaseException],
+        trace: Optional[TracebackType],
+    ) -> None:
+        self._zip.close()
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes, checked against the manifest."""
+        return b"".join(self._chunks(name))
+
+    def verify(self) -> None:
+        """Reads every file and checks its size and sha256."""
+        for name in self.manifest.files:
+            for _ in self._chunks(name):
+                pass
+
+    def extract(self, folder: Union[str, Path]) -> None:
+        """Unpacks into `folder`, which must be new or empty, every file checked and synced to the disk."""
+        base = Path(folder)
+        base.mkdir(parents=True, exist_ok=True)
+        if any(base.iterdir()):
+            raise IntegrityError("%s is not empty" % base, expected="an empty or new folder", code="not-empty")
+        self._write(base / MANIFEST_NAME, iter([self._zip.read(MANIFEST_NAME)]))
+        for name in self.manifest.files:
+            target = base.joinpath(*name.split("/"))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._write(target, self._chunks(name))
+        for parent in sorted({base, *(path.parent for path in base.rglob("*"))}):
+            sync_folder(parent)
+
+    @staticmethod
+    def _write(target: Path, chunks: Iterator[bytes]) -> None:
+        with open(str(target), "xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read_manifest(self) -> bytes:
+        entries = self._zip.infolist()
+        if not entries or entries[0].filename != MANIFEST_NAME:
+            raise self._broken("%s is not the first file" % MANIFEST_NAME, "a bundle made by `edgepack build`")
+        if entries[0].file_size > MAX_MANIFEST_BYTES:
+            raise self._broken("%s has %d bytes" % (MANIFEST_NAME, entries[0].file_size), "at most 4 MiB")
+        self._check_entry(entries[0])
+        try:
+            return self._zip.read(entries[0])
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            raise self._broken("%s cannot be read: %s" % (MANIFEST_NAME, error), "an undamaged bundle") from error
+
+    def _check_structure(self) -> None:
+        entries = self._zip.infolist()
+        if len(entries) > _MAX_FILES:
+            raise self._broken("%d files" % len(entries), "at most %d" % _MAX_FILES)
+        names = [entry.filename for entry in entries]
+        for name in [*names, *self.manifest.files, self.manifest.model]:
+            check_name(name, self.path.name)
+        for entry in entries:
+            self._check_entry(entry)
+        expected = [MANIFEST_NAME, *sorted(self.manifest.files)]
+        if sorted(names) != sorted(expected):
+            extra, missing = set(names) - set(expected), set(expected) - set(names)
+            twice = {name for name in names if names.count(name) > 1}
+            told = [
+                "%s: %s" % (word, ", ".join(sorted(some)))
+                for word, some in (("not in the manifest", extra), ("missing", missing), ("twice", twice))
+                if some
+            ]
+            raise self._broken("; ".join(told), "exactly the files that the manifest lists")
+        if self.manifest.model not in self.manifest.files:
+            raise self._broken("the model %r is not among the files" % self.manifest.model, "a listed file")
+        for entry in entries[1:]:
+            size = self.manifest.files[entry.filename].size
+            if entry.file_size != size:
+                raise self._broken("%s has %d bytes" % (entry.filename, entry.file_size), "%d bytes" % size)
+
+    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
+        mode = entry.external_attr >> 16
+        if entry.is_dir() or (mode and not stat.S_ISREG(mode)):
+            raise self._broken("%r is not a plain file" % entry.filename, "files only: no folders, links or devices")
+        if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
+            raise self._broken("%r is compressed" % entry.filename, "stored files, so that nothing can swell")
+        if entry.flag_bits & 0x1:
+            raise self._broken("%r is encrypted" % entry.filename, "plain files")
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise self._broken("no file %r" % name, "one of: %s" % ", ".join(sorted(self.manifest.files)))
+        found = hashlib.sha256()
+        try:
+            with self._zip.open(name) as file:
+                yield from _hashed(file, found)
+        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+            raise self._broken("%s cannot be read: %s" % (name, error), "an undamaged bundle") from error
+        if found.hexdigest() != entry.sha256:
+            raise self._broken("%s has sha256 %s" % (name, found.hexdigest()), entry.sha256)
+
+    def _broken(self, what: str, expected: str) -> IntegrityError:
+        return IntegrityError(
+            "the bundle is not whole: %s" % what,
+            where=str(self.path),
+            expected=expected,
+            fix="build or copy the bundle again",
+            code="bundle-broken",
+        )
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises IntegrityError unless `name` is a plain relative path of plain components."""
+    parts = name.split("/")
+    if not parts or len(parts) > 8 or not all(_COMPONENT.match(part) for part in parts):
+        raise IntegrityError(
+            "the bundle names a file %.200r" % name,
+            where=where,
+            expected="plain relative names (letters, digits, . _ -), no .., no absolute paths",
+            code="bundle-path",
+        )
+
+
+def read_manifest_file(folder: Path) -> Manifest:
+    """The manifest of an unpacked bundle. Raises IntegrityError when it is gone, ContractError when it cannot be read."""
+    path = folder / MANIFEST_NAME
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError("the unpacked bundle has no readable manifest: %s" % error, where=str(path)) from error
+    return parse_manifest(raw, source=str(path))
+
+
+def verify_folder(folder: Path, digest: str) -> Manifest:
+    """Checks an unpacked bundle, file by file. Raises IntegrityError that names the first file that is wrong."""
+    raw = (folder / MANIFEST_NAME).read_bytes()
+    if manifest_digest(raw) != digest:
+        raise IntegrityError("the manifest's digest is %s" % manifest_digest(raw), where=str(folder), expected=digest)
+    manifest = parse_manifest(raw, source=str(folder))
+    for name, entry in manifest.files.items():
+        check_name(name, str(folder))
+        found = hashlib.sha256()
+        try:
+            with open(str(folder.joinpath(*name.split("/"))), "rb") as file:
+                for _ in _hashed(file, found):
+                    pass
+        except OSError as error:
+            raise IntegrityError("%s cannot be read: %s" % (name, error), where=str(folder)) from error
+        if found.hexdigest() != entry.sha256:
+            raise IntegrityError("%s has changed" % name, where=str(folder), expected="sha256 %s" % entry.sha256)
+    return manifest
+
+
+def _hashed(file: IO[bytes], total: hashlib._Hash) -> Iterator[bytes]:
+    while True:
+        chunk = file.read(_CHUNK)
+        if not chunk:
+            return
+        total.update(chunk)
+        yield chunk
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` survive a power cut."""
+    handle = os.open(str(folder), os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

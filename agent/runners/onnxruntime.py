@@ -1,0 +1,163 @@
+"""ONNX Runtime: sessions with the bundle's options, the provider that was asked for or none, placement per node."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List, Optional
+
+from agent.contract.errors import ContractError, DeviceError, nearest
+
+DISTRIBUTIONS = ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn"]
+INSTALL = "pip install onnxruntime"
+
+_SHORT = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "acl": "ACLExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+}
+_LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+_OPTIONS = ("graph_optimization_level", "disabled_optimizers", "config")
+
+
+class Runner:
+    """A model in an InferenceSession."""
+
+    name = "onnxruntime"
+
+    def __init__(self) -> None:
+        self._session: Any = None
+        self._names: List[str] = []
+        self._provider = ""
+        self._profile = ""
+
+    def load(self, path: str, options: Dict[str, Any]) -> None:
+        """`options`: threads (0: the runtime's default), provider, session_options, profile (a folder, for placement).
+
+        Raises DeviceError when the runtime is missing, the provider is not there, or the model does not load.
+        """
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(3)
+        self._provider = provider_name(options.get("provider") or "cpu", onnxruntime.get_available_providers())
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3
+        if options.get("threads"):
+            settings.intra_op_num_threads = options["threads"]
+        settings.inter_op_num_threads = 1
+        session_options = dict(options.get("session_options") or {})
+        _check_options(session_options)
+        level = session_options.get("graph_optimization_level", "all")
+        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, _LEVELS[level])
+        for key, value in session_options.get("config", {}).items():
+            settings.add_session_config_entry(key, str(value))
+        if options.get("profile"):
+            settings.enable_profiling = True
+            settings.profile_file_prefix = os.path.join(options["profile"], "placement")
+        disabled = session_options.get("disabled_optimizers") or None
+        try:
+            self._session = onnxruntime.InferenceSession(
+                path, settings, providers=[self._provider], disabled_optimizers=disabled
+            )
+        except Exception as error:
+            # onnxruntime raises classes of its own C++ layer, without a common base below Exception.
+            raise DeviceError(
+                "onnxruntime %s does not load the model: %s" % (onnxruntime.__version__, _short(error)),
+                where=os.path.basename(path),
+                fix="build for this runtime version (the profile's `runtimes.onnxruntime.version`)",
+                code="load-failed",
+            ) from error
+        if self._provider not in self._session.get_providers():
+            raise _not_used(self._provider, self._session.get_providers())
+        self._names = [entry.name for entry in self._session.get_outputs()]
+        self._run = self._session.run
+
+    def version(self) -> str:
+        """The runtime's version."""
+        import onnxruntime
+
+        return str(onnxruntime.__version__)
+
+    def provider(self) -> str:
+        """The execution provider that was asked for, by its full name."""
+        return self._provider
+
+    def io(self) -> Dict[str, Any]:
+        """Inputs and outputs as the runtime sees them: name, type and shape."""
+        return {
+            "inputs": [(entry.name, entry.type, entry.shape) for entry in self._session.get_inputs()],
+            "outputs": [(entry.name, entry.type, entry.shape) for entry in self._session.get_outputs()],
+        }
+
+    def run(self, inputs: Dict[str, Any]) -> List[Any]:
+        """The outputs, in the order of `output_names`."""
+        return self._run(self._names, inputs)  # type: ignore[no-any-return]
+
+    def output_names(self) -> List[str]:
+        """The names that `run`'s values belong to."""
+        return self._names
+
+    def placement(self) -> Dict[str, int]:
+        """How many nodes each provider executed; needs `profile` at load and at least one run. Ends the profiling."""
+        path = self._session.end_profiling()
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)
+        os.unlink(path)
+        nodes: Dict[str, str] = {}
+        for event in events:
+            provider = event.get("args", {}).get("provider")
+            if event.get("cat") == "Node" and provider:
+                nodes[event["name"]] = provider
+        counts: Dict[str, int] = {}
+        for provider in nodes.values():
+            counts[provider] = counts.get(provider, 0) + 1
+        if self._provider not in counts and self._provider != _SHORT["cpu"]:
+            raise _not_used(self._provider, sorted(counts))
+        return counts
+
+    def close(self) -> None:
+        """Frees the session."""
+        self._session = None
+
+
+def provider_name(asked: str, available: List[str]) -> str:
+    """The full name of the provider. Raises DeviceError when this onnxruntime does not have it: never falls back."""
+    name = _SHORT.get(asked.lower(), asked)
+    if name in available:
+        return name
+    near = nearest(name, available)
+    raise DeviceError(
+        "this onnxruntime has no provider %r%s" % (asked, " (did you mean %r?)" % near if near else ""),
+        expected="one of: %s" % ", ".join(available),
+        fix="install the onnxruntime build with that provider on the device, or leave --provider out",
+        code="no-provider",
+    )
+
+
+def _not_used(asked: str, used: List[str]) -> DeviceError:
+    return DeviceError(
+        "%s was asked for but not used" % asked,
+        where="nodes ran on: %s" % ", ".join(used),
+        fix="look at the runtime's log on the device; without --provider the CPU is used openly",
+        code="provider-not-used",
+    )
+
+
+def _check_options(options: Dict[str, Any]) -> None:
+    for key in options:
+        if key not in _OPTIONS:
+            raise ContractError("unknown session option %r" % key, expected="one of: %s" % ", ".join(_OPTIONS))
+    level = options.get("graph_optimization_level", "all")
+    if level not in _LEVELS:
+        raise ContractError("unknown graph_optimization_level %r" % level, expected="one of: %s" % ", ".join(_LEVELS))
+
+
+def _short(error: BaseException, limit: int = 600) -> str:
+    text: Optional[str] = str(error)
+    return (text or repr(error))[:limit]
+
+

@@ -1,0 +1,116 @@
+"""What the device is and lacks, with the exact fix for each."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import subprocess
+import sys
+from importlib import import_module
+from typing import Any, Dict, List
+
+from agent import features
+from agent.contract.facts import DeviceFacts, DoctorReport
+from agent.contract.finding import ERROR, INFO, WARNING, Finding
+from agent.contract.job import Job
+from agent.measure import stability
+from agent.probes import reading
+from agent.store import Store
+from agent.wire import Wire
+
+_LOW_DISK = 200 << 20
+_LOW_MEMORY = 128 << 20
+_CLOCK_OFF = 86400.0
+_LOOK_IN = ("/usr/bin", "/usr/local/bin", "~/.venv/bin", "~/venv/bin", "~/*/bin", "/opt/*/bin", "~/.virtualenvs/*/bin")
+_MOST = 12
+# Old glibc: no current wheel of onnxruntime (2.28) or ai-edge-litert (2.27) loads.
+_GLIBC = (2, 28)
+_ASK = (
+    "import json,sys\n"
+    "from importlib import util\n"
+    "names=[n for n in sys.argv[1:] if util.find_spec(n) is not None]\n"
+    "print(json.dumps({'version': '%d.%d.%d' % sys.version_info[:3], 'has': ' '.join(names)}))\n"
+)
+
+
+def run(job: Job, wire: Wire) -> DoctorReport:
+    """`arguments`: host_unix, the host's clock."""
+    store = Store(job.root)
+    wire.progress("reading the device")
+    facts = reading.facts(str(store.root))
+    wire.progress("looking for interpreters")
+    interpreters = find_interpreters()
+    findings = diagnose(facts, float(job.arguments.get("host_unix", facts.clock_unix)), interpreters)
+    findings += stability.busy(reading.take().load_1min, facts.cpu_cores)
+    kept = store.kept_results()
+    if kept:
+        text = "%d results were never fetched" % len(kept)
+        findings.append(Finding("kept-results", INFO, text, "edgepack results collect DEVICE"))
+    return DoctorReport(facts=facts, findings=findings, interpreters=interpreters)
+
+
+def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, str]]) -> List[Finding]:
+    """What stands in the way of running bundles here."""
+    found: List[Finding] = []
+    if facts.numpy is None:
+        found.append(Finding("no-numpy", ERROR, "numpy is not installed for %s" % facts.python_path, _pip(facts, "numpy")))
+    if not any(runtime.version for runtime in facts.runtimes):
+        fixes = sorted({_pip(facts, import_module("agent.runners." + one.name).INSTALL[12:]) for one in facts.runtimes})
+        text = "no runtime is installed for %s" % facts.python_path
+        found.append(Finding("no-runtime", ERROR, text, " or ".join(fixes) + _elsewhere(interpreters)))
+    libc = facts.libc.rpartition("-")
+    if libc[0] == "glibc" and features.release(libc[2]) < _GLIBC:
+        text = "glibc %s is older than 2.28: current wheels do not load" % libc[2]
+        found.append(Finding("old-glibc", WARNING, text, "use onnxruntime 1.16.3 or ai-edge-litert 1.4.0, or a newer system"))
+    if facts.disk_free is not None and facts.disk_free < _LOW_DISK:
+        text = "only %.0f MB are free at %s" % (facts.disk_free / 1e6, facts.root)
+        found.append(Finding("low-disk", WARNING, text, "free space, or name another folder with --root"))
+    if facts.memory_available is not None and facts.memory_available < _LOW_MEMORY:
+        text = "only %.0f MB of memory are available" % (facts.memory_available / 1e6)
+        found.append(Finding("low-memory", WARNING, text, "stop other programs, or add swap"))
+    if abs(facts.clock_unix - host_unix) > _CLOCK_OFF:
+        days = (facts.clock_unix - host_unix) / 86400
+        text = "the device's clock is %.0f days %s" % (abs(days), "ahead" if days > 0 else "behind")
+        found.append(Finding("clock", WARNING, text, "set it (timedatectl set-ntp true); measurements do not depend on it"))
+    return found
+
+
+def find_interpreters() -> List[Dict[str, str]]:
+    """Pythons on the usual paths, with their version and which of numpy and the runtimes each holds."""
+    seen: Dict[str, Dict[str, str]] = {}
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), *_LOOK_IN]
+    paths = [sys.executable]
+    for folder in folders:
+        paths += sorted(glob.glob(os.path.join(os.path.expanduser(folder), "python3*")))
+    names = ["numpy", *(getattr(import_module("agent.runners." + n), "MODULE", n) for n in reading.runner_names())]
+    for path in paths:
+        if path.endswith("-config") or len(seen) >= _MOST or not os.access(path, os.X_OK):
+            continue
+        # A virtual environment's python is a link to the system's, but not the same interpreter: keyed by its own folder.
+        key = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(os.path.realpath(path)))
+        if key not in seen:
+            seen[key] = {"path": path, **_ask(path, names)}
+    return list(seen.values())
+
+
+def _ask(path: str, names: List[str]) -> Dict[str, str]:
+    try:
+        done = subprocess.run(
+            [path, "-I", "-c", _ASK, *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, check=True
+        )
+        told: Dict[str, Any] = json.loads(done.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        return {"version": "", "has": "", "error": str(error)[:200]}
+    return {"version": str(told["version"]), "has": str(told["has"])}
+
+
+def _pip(facts: DeviceFacts, package: str) -> str:
+    return "%s -m pip install %s" % (facts.python_path, package)
+
+
+def _elsewhere(interpreters: List[Dict[str, str]]) -> str:
+    better = [one["path"] for one in interpreters if len(one["has"].split()) > 1]
+    if not better:
+        return ""
+    return "; or use one that has it: edgepack devices add NAME ADDRESS --python %s" % better[0]

@@ -1,0 +1,281 @@
+"""A model becomes a bundle."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract import codec, parity
+from agent.contract.errors import ConvertError, UsageError
+from agent.contract.finding import WARNING, Finding
+from agent.contract.manifest import Manifest, Preprocessing, Source, TensorSpec
+from packager import registry
+from packager.bundle.golden import integer_bounds, make_golden, sized
+from packager.bundle.write import golden_files, write_bundle
+from packager.calibration import RANDOM, CalibrationData, load_calibration
+from packager.plan import Plan, choose_runtime, make_plan
+from packager.profile import Profile, load_profile
+from packager.protocols import Lowering
+from packager.recipe import load_recipe
+from packager.shapes import Shape, check_shapes, parse_shapes
+from packager.version import __version__
+
+if TYPE_CHECKING:
+    from packager.artifact import Artifact
+    from packager.bundle.golden import GoldenVectors
+    from packager.protocols import Source as SourceFormat
+    from packager.protocols import Terms
+
+_RANK = 4
+_CHANNELS = (1, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What to build. `model` is a path or `file.py:factory`; `target` a profile's name or the path of its TOML."""
+
+    model: str
+    target: str
+    runtime: str | None = None
+    recipe: str | None = None
+    calibration: str | None = None
+    shapes: tuple[str, ...] = ()
+    preprocessing: Preprocessing | None = None
+    output_names: tuple[str, ...] = ()
+    output: Path | None = None
+    check: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Built:
+    """The bundle that was written."""
+
+    bundle: Path
+    digest: str
+    manifest: Manifest
+    size_bytes: int
+
+    def document(self) -> dict[str, Any]:
+        """What `edgepack build --json` prints."""
+        manifest = self.manifest
+        return {
+            "bundle": str(self.bundle),
+            "digest": self.digest,
+            "target": manifest.target,
+            "runtime": manifest.runtime.name,
+            "recipe": manifest.recipe["name"],
+            "size_bytes": self.size_bytes,
+            "model_file": manifest.model,
+            "model_bytes": manifest.files[manifest.model].size,
+            "source_bytes": manifest.source.size_bytes,
+            "steps": codec.encode(manifest.steps),
+            "findings": codec.encode(manifest.findings),
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A request whose names have been looked up and whose plan is made; nothing has been written."""
+
+    request: Request
+    source: SourceFormat
+    artifact: Artifact
+    job: Lowering
+    runtime: str
+    plan: Plan
+
+    def document(self) -> dict[str, Any]:
+        """What `edgepack build --dry-run --json` prints."""
+        return {
+            "model": self.request.model,
+            "format": self.artifact.format,
+            "target": self.job.profile.name,
+            "runtime": self.runtime,
+            "recipe": self.job.recipe.name,
+            "steps": [{"name": name, "options": options} for name, options in self.plan.steps],
+            "output": str(output_path(self.request, self.job.profile)),
+        }
+
+
+def build(model: str, target: str, *, progress: Callable[[str], None] = lambda _: None, **options: Any) -> Built:
+    """Builds a bundle for a device and writes it. `options` are the fields of Request.
+
+    Raises UsageError (exit code 2), ConvertError (3); nothing half-written is left.
+    """
+    return run(Request(model=str(model), target=target, **options), progress)
+
+
+def run(request: Request, progress: Callable[[str], None] = lambda _: None) -> Built:
+    """As `build`, for a Request."""
+    with tempfile.TemporaryDirectory(prefix="edgepack-build-") as folder:
+        prepared = prepare(request, Path(folder), progress)
+        return _execute(prepared)
+
+
+def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = lambda _: None) -> Prepared:
+    """Looks everything up, opens the source, loads the calibration data and makes the plan."""
+    profile = load_profile(request.target)
+    recipe = load_recipe(request.recipe or profile.default.recipe)
+    runtime = choose_runtime(profile, request.runtime)
+    shapes = parse_shapes(request.shapes)
+    source = find_source(request.model)
+    progress("reading the model")
+    artifact = source.open(request.model, {"shapes": shapes, "output_names": request.output_names})
+    check_shapes(shapes, artifact.inputs, may_free=artifact.format == "torch")
+    inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
+    artifact = dataclasses.replace(artifact, inputs=inputs)
+    job = Lowering(recipe=recipe, profile=profile, workdir=workdir, shapes=shapes, progress=progress)
+    # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
+    plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
+    job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes))
+    return Prepared(request=request, source=source, artifact=artifact, job=job, runtime=runtime, plan=plan)
+
+
+def find_source(model: str) -> SourceFormat:
+    """The format that accepts this model. Raises UsageError that lists what is accepted."""
+    for source in registry.sources():
+        if source.accepts(model):
+            return source
+    path = Path(model)
+    what = f"edgepack does not read {path.suffix or 'such'} models" if path.exists() else "there is no such model"
+    raise UsageError(
+        what,
+        where=model,
+        expected="model.onnx, model.pt2, a TorchScript .pt, file.py:factory or package.module:factory",
+        code="no-model" if not path.exists() else "unknown-format",
+    )
+
+
+def output_path(request: Request, profile: Profile) -> Path:
+    """Where the bundle goes: -o, else NAME-PROFILE.edgepack in the current folder."""
+    return request.output or Path(f"{model_name(request.model)}-{profile.name}.edgepack")
+
+
+def model_name(model: str) -> str:
+    """The model's name: its file's stem, or the factory's file."""
+    place = model.rpartition(":")[0] if registry.source("torch").accepts(model) else model
+    stem = Path(place).stem if "/" in place or place.endswith(tuple(".onnx .pt2 .py".split())) else Path(place).name
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
+
+
+def _calibration(request: Request, artifact: Artifact, shapes: Mapping[str, Shape]) -> CalibrationData | None:
+    if request.calibration is None:
+        return None
+    specs = artifact.inputs
+    if request.calibration == RANDOM:
+        specs = tuple(sized(artifact, shapes))
+    elif shapes:
+        specs = tuple(dataclasses.replace(s, shape=list(shapes.get(s.name, s.shape))) for s in specs)
+    return load_calibration(request.calibration, specs, request.preprocessing, integer_bounds(artifact))
+
+
+def _execute(prepared: Prepared) -> Built:
+    artifact, job, target = prepared.artifact, prepared.job, prepared.plan.target
+    job.progress("running the original on golden inputs")
+    golden = make_golden(prepared.source, artifact, job.calibration, job.shapes)
+    lowered = artifact
+    for edge in prepared.plan.conversions:
+        job.progress(f"converting {edge.source} to {edge.result}")
+        lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
+    job.progress(f"lowering to {target.title}")
+    lowered = target.lower(lowered, job)
+    terms = target.terms(lowered, job)
+    findings = list(lowered.findings)
+    if prepared.request.check:
+        job.progress("comparing with the original")
+        findings += _host_check(prepared, lowered, golden, terms)
+    return _write(prepared, lowered, golden, terms, findings)
+
+
+def _convert_options(prepared: Prepared) -> dict[str, Any]:
+    shapes = prepared.job.shapes
+    free = {
+        name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for name, shape in shapes.items()
+    }
+    return {"shapes": shapes, "free_dims": {name: axes for name, axes in free.items() if axes}}
+
+
+def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:
+    """Floats must agree, or nothing is written; quantised numbers may be off, and then the bundle says so."""
+    rows = list(prepared.plan.target.run(lowered, golden.feeds()))
+    verdict = parity.compare(dict(golden.outputs), rows, terms.tolerance)
+    if verdict.verdict == "pass":
+        return []
+    bad = [output for output in verdict.outputs if output.verdict != "pass"]
+    told = "; ".join(f"{output.name}: {output.note or _numbers(output)}" for output in bad)
+    if prepared.job.recipe.precision in ("fp32", "fp16") and not prepared.artifact.quantized:
+        raise ConvertError(
+            f"the converted model does not compute what the original computes: {told}",
+            expected=f"a cosine of at least {terms.tolerance.min_cosine} on the golden inputs",
+            fix="report this model; --no-check writes the bundle all the same",
+            code="parity",
+        )
+    text = f"on the golden inputs the quantised model is far from the original: {told}"
+    advice = "more calibration data, another method (--recipe int8-percentile), or --recipe fp16"
+    return [Finding("host-parity", WARNING, text, advice)]
+
+
+def _numbers(output: Any) -> str:
+    cosine = "undefined" if output.cosine is None else f"{output.cosine:.4f}"
+    return f"cosine {cosine}, largest difference {output.max_abs:.4g}"
+
+
+def _write(
+    prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms, findings: Iterable[Finding]
+) -> Built:
+    request, job, source = prepared.request, prepared.job, prepared.artifact
+    record, contents = golden_files(golden, terms.tolerance)
+    model_file = f"model/model{lowered.path.suffix}"
+    contents[model_file] = lowered.path
+    contents |= {f"model/{path.name}": path for path in lowered.companions}
+    calibration = job.calibration
+    manifest = Manifest(
+        name=model_name(request.model),
+        target=job.profile.name,
+        runtime=terms.need,
+        model=model_file,
+        files={},
+        inputs=[_with_layout(spec) for spec in lowered.inputs],
+        outputs=list(lowered.outputs),
+        recipe={key: value for key, value in codec.encode(job.recipe).items() if key != "schema"},
+        source=Source(
+            format=source.format, name=_source_name(request.model), digest=source.digest, size_bytes=_size(source)
+        ),
+        steps=list(lowered.steps),
+        edgepack=__version__,
+        golden=record,
+        calibration=calibration.record() if calibration is not None and job.recipe.needs_calibration else None,
+        preprocessing=request.preprocessing,
+        session_options=terms.session_options,
+        facts={"opset": lowered.opset, "quantized": lowered.quantized},
+        findings=list(findings),
+    )
+    job.progress("writing the bundle")
+    target = output_path(request, job.profile)
+    whole, digest = write_bundle(target, manifest, contents)
+    return Built(bundle=target, digest=digest, manifest=whole, size_bytes=target.stat().st_size)
+
+
+def _source_name(model: str) -> str:
+    """No folders: the same model in another place gives the same bundle."""
+    place, colon, factory = model.rpartition(":")
+    return f"{Path(place).name}:{factory}" if colon and place else Path(model).name
+
+
+def _size(artifact: Artifact) -> int:
+    if artifact.weights_bytes is not None:
+        return artifact.weights_bytes
+    return artifact.size_bytes
+
+
+def _with_layout(spec: TensorSpec) -> TensorSpec:
+    if spec.layout or len(spec.shape) != _RANK or not spec.dtype.startswith(("float", "int8", "uint8")):
+        return spec
+    first, last = spec.shape[1] in _CHANNELS, spec.shape[3] in _CHANNELS
+    if first == last:
+        return spec
+    return dataclasses.replace(spec, layout="nchw" if first else "nhwc")

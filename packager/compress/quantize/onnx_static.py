@@ -1,0 +1,185 @@
+"""Static INT8 for ONNX: Q/DQ pairs, per channel, ranges from calibration data (onnxruntime's quantiser, tamed)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError
+from agent.contract.finding import INFO, Finding
+from packager.onnx_model import all_nodes, external_files, load_model
+
+if TYPE_CHECKING:
+    from packager.calibration import CalibrationData
+    from packager.recipe import Recipe
+
+# Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
+COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PASS_THROUGH = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")  # exact on quantised values
+_CHUNK = 16
+
+
+def quantize_static(
+    source: Path, result: Path, calibration: CalibrationData, recipe: Recipe, progress: Callable[[str], None]
+) -> list[Finding]:
+    """Writes the quantised model to `result`. `recipe.weight_type` and `.activation_type` must be set.
+
+    Raises ConvertError that names the node when the quantiser fails, or when nothing could be quantised.
+    """
+    from onnxruntime import quantization
+
+    findings: list[Finding] = []
+    prepared = result.with_name("prepared.onnx")
+    progress("preparing the graph")
+    large = bool(external_files(load_model(source, weights=False)))
+    findings += _prepare(source, prepared, large=large)
+    wanted = operators(recipe)
+    model = load_model(prepared)
+    present = {node.op_type for node in all_nodes(model.graph)}
+    check_excluded(recipe, [node.name for node in model.graph.node])
+    if wanted is not None and not present & set(wanted) & set(COMPUTE):
+        raise ConvertError(
+            "nothing in this model can be quantised",
+            expected=f"one of the operators {', '.join(COMPUTE)}",
+            fix="use --recipe fp32 or fp16",
+            code="nothing-to-quantise",
+        )
+    progress(f"calibrating on {len(calibration)} samples")
+    types = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
+    try:
+        with quiet():
+            quantization.quantize_static(
+                str(prepared),
+                str(result),
+                _Reader(calibration),
+                quant_format=quantization.QuantFormat.QDQ,
+                op_types_to_quantize=list(wanted) if wanted is not None else None,
+                per_channel=recipe.per_channel,
+                activation_type=types[recipe.activation_type],
+                weight_type=types[recipe.weight_type],
+                nodes_to_exclude=list(recipe.exclude),
+                use_external_data_format=large,
+                calibrate_method=_method(recipe),
+                extra_options=_extra(recipe, len(calibration)),
+            )
+    except Exception as error:
+        # The quantiser raises assertion, key, value and runtime errors alike.
+        raise _explain(error, model) from error
+    return findings
+
+
+def operators(recipe: Recipe) -> tuple[str, ...] | None:
+    """The operator types to quantise; None for all that the quantiser knows."""
+    if recipe.operators:
+        return recipe.operators
+    return None if recipe.scope == "all" else COMPUTE + _PASS_THROUGH
+
+
+def check_excluded(recipe: Recipe, names: list[str]) -> None:
+    """Raises UsageError for a node to leave out that is not there."""
+    from agent.contract.errors import nearest, unknown_name
+
+    for name in recipe.exclude:
+        if name not in names:
+            near = nearest(name, names)
+            raise unknown_name("node in the recipe's exclude", name, [near] if near else names[:20])
+
+
+def _prepare(source: Path, prepared: Path, *, large: bool) -> list[Finding]:
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    options = {"skip_symbolic_shape": True, "save_as_external_data": large, "all_tensors_to_one_file": large}
+
+    # Symbolic shape inference needs sympy and fails on many graphs; onnx's own inference serves static shapes.
+    try:
+        with quiet():
+            quant_pre_process(str(source), str(prepared), **options)
+            _loads(prepared)
+    except Exception as error:  # noqa: BLE001 - the optimiser may fail in any way; the plain graph is the known way out
+        with quiet():
+            quant_pre_process(str(source), str(prepared), skip_optimization=True, **options)
+        text = f"onnxruntime's optimiser broke the graph before quantisation ({str(error)[:200]}): quantised without it"
+        return [Finding("unoptimised", INFO, text, "")]
+    return []
+
+
+def _loads(path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _method(recipe: Recipe) -> Any:
+    from onnxruntime.quantization import CalibrationMethod
+
+    return {
+        "minmax": CalibrationMethod.MinMax,
+        "entropy": CalibrationMethod.Entropy,
+        "percentile": CalibrationMethod.Percentile,
+    }[recipe.method]
+
+
+def _extra(recipe: Recipe, samples: int) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "WeightSymmetric": recipe.weight_type == "int8",
+        "ActivationSymmetric": recipe.activation_type == "int8",
+    }
+    if recipe.method != "minmax":
+        # Histograms of all samples at once need all activations in memory. The chunk must not divide the number of
+        # samples: onnxruntime 1.32 then finds an empty last chunk and says "No data is collected".
+        extra["CalibMaxIntermediateOutputs"] = next(n for n in range(_CHUNK, 3 * _CHUNK) if samples % n)
+    if recipe.method == "percentile":
+        extra["CalibPercentile"] = recipe.percentile
+    return extra
+
+
+def _explain(error: Exception, model: Any) -> ConvertError:
+    text = str(error) or repr(error)
+    named = {node.name for node in all_nodes(model.graph) if node.name and re.search(rf"\b{re.escape(node.name)}\b", text)}
+    return ConvertError(
+        f"onnxruntime's quantiser failed: {text[:600]}",
+        where=f"node {', '.join(sorted(named))}" if named else "",
+        fix="leave that node in float (a recipe file with exclude = [\"NODE\"]), or use --recipe int8-per-tensor",
+        code="quantiser-failed",
+    )
+
+
+class _Reader:
+    """onnxruntime's CalibrationDataReader, by its shape: `get_next` until None."""
+
+    def __init__(self, data: CalibrationData) -> None:
+        self._data = data
+        self._feeds = data.feeds()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def get_next(self) -> dict[str, Any] | None:
+        return next(self._feeds, None)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        feeds = list(self._data.feeds())
+        self._feeds = iter(feeds[start_index:end_index])
+
+    def rewind(self) -> None:
+        self._feeds = self._data.feeds()
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The quantiser prints and logs advice that edgepack has already taken; stdout is ours."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logging.disable(level)

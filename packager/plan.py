@@ -1,0 +1,87 @@
+"""The plan: pure; what will be done to a model for a profile, before it is done. It is what --dry-run prints."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError, UsageError
+from packager import registry
+
+if TYPE_CHECKING:
+    from packager.artifact import Artifact
+    from packager.profile import Profile
+    from packager.protocols import Converter, Lowering, Target
+    from packager.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """`steps` are names and options in the order they will run."""
+
+    target: Target
+    conversions: tuple[Converter, ...]
+    steps: tuple[tuple[str, dict[str, Any]], ...]
+
+
+def choose_runtime(profile: Profile, asked: str | None) -> str:
+    """The runtime to build for. Raises UsageError for one that the profile lacks, ConvertError for one not yet there."""
+    name = asked or profile.default.runtime
+    if asked:
+        profile.runtime(asked)
+    if name not in registry.target_names():
+        here = [one for one in profile.runtimes if one in registry.target_names()]
+        raise ConvertError(
+            f"edgepack cannot build for the runtime {name!r} yet",
+            where=f"profile {profile.name}",
+            expected=f"a runtime that this version has: {', '.join(registry.target_names())}",
+            fix=f"take --runtime {here[0]}" if here else "this profile waits for a later version of edgepack",
+            code="runtime-not-yet",
+        )
+    return name
+
+
+def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bool) -> Plan:
+    """The steps from the artifact to the profile's runtime.
+
+    Raises ConvertError when the source does not reach the runtime or it has no such recipe, UsageError when INT8 lacks
+    calibration data.
+    """
+    target = registry.target(runtime)
+    conversions = registry.path_between(artifact.format, target.format)
+    if conversions is None:
+        others = registry.reachable(artifact.format)
+        raise ConvertError(
+            f"a {artifact.format} model cannot become {target.title}",
+            expected=f"a source that leads to {target.format}",
+            fix=f"possible from {artifact.format}: {', '.join(others) or 'nothing'}",
+            code="no-path",
+        )
+    check_recipe(target, job.recipe)
+    if job.recipe.needs_calibration and not calibrated and not artifact.quantized:
+        raise missing_calibration(job.profile, job.recipe)
+    steps = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]
+    steps += target.plan(artifact, job)
+    return Plan(target=target, conversions=tuple(conversions), steps=tuple(steps))
+
+
+def check_recipe(target: Target, recipe: Recipe) -> None:
+    """Raises ConvertError when the target has no such precision."""
+    if recipe.precision not in target.recipes:
+        raise ConvertError(
+            f"{target.title} has no recipe of the precision {recipe.precision!r}",
+            expected=f"one of: {', '.join(target.recipes)}",
+            code="no-recipe",
+        )
+
+
+def missing_calibration(profile: Profile, recipe: Recipe) -> UsageError:
+    """INT8 without data: both ways out."""
+    return UsageError(
+        f"the recipe {recipe.name!r} needs calibration data",
+        where=f"profile {profile.name}",
+        expected="--calibration FILE.npz (arrays by input name, first axis = samples), a folder, file.py:function",
+        fix="give --calibration DATA, or build without INT8: --recipe fp32 (or fp16); "
+        "--calibration random measures speed and size only",
+        code="no-calibration",
+    )

@@ -1,0 +1,86 @@
+"""Recipes: what is done to the model's numbers. Named ones ship with the project; a TOML file describes one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+
+from agent.contract import codec
+from agent.contract.errors import ContractError, UsageError, unknown_name
+
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8")
+METHODS = ("minmax", "entropy", "percentile")
+SCOPES = ("", "compute", "all")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a model is lowered. Empty types and scope are chosen for the device by the target.
+
+    `percentile` counts only with the method of that name. `exclude` names nodes that stay in float; `operators` limits
+    quantisation to these operator types (empty: what `scope` says).
+    """
+
+    name: str
+    precision: str
+    per_channel: bool = True
+    method: str = "minmax"
+    percentile: float = 99.999
+    weight_type: str = ""
+    activation_type: str = ""
+    scope: str = ""
+    operators: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    keep_io_types: bool = True
+    schema: str = "edgepack.recipe/1"
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether activation ranges must be measured on data."""
+        return self.precision == "int8"
+
+
+NAMED = {name: Recipe(name=name, precision=name) for name in PRECISIONS}
+NAMED |= {
+    "int8-entropy": Recipe(name="int8-entropy", precision="int8", method="entropy"),
+    "int8-percentile": Recipe(name="int8-percentile", precision="int8", method="percentile"),
+    "int8-per-tensor": Recipe(name="int8-per-tensor", precision="int8", per_channel=False),
+}
+
+
+def load_recipe(name: str) -> Recipe:
+    """A named recipe, or the one in a TOML file. Raises UsageError or ContractError."""
+    if name in NAMED:
+        return NAMED[name]
+    if not (name.endswith(".toml") or "/" in name):
+        raise unknown_name("recipe", name, NAMED, fix="name one of these, or give a path to a .toml file")
+    path = Path(name)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the recipe cannot be read: {error}", where=name) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ContractError(f"not TOML: {error}", where=name) from error
+    data.setdefault("schema", Recipe.schema)
+    data.setdefault("name", path.stem)
+    recipe = codec.decode(Recipe, data, source=name)
+    _check(recipe, name)
+    return recipe
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    allowed = {
+        "precision": PRECISIONS,
+        "method": METHODS,
+        "scope": SCOPES,
+        "weight_type": ("", "int8", "uint8"),
+        "activation_type": ("", "int8", "uint8"),
+    }
+    for key, values in allowed.items():
+        value = getattr(recipe, key)
+        if value not in values:
+            known = ", ".join(value or "(empty)" for value in values)
+            raise ContractError(f"$.{key}: unknown value {value!r}", where=where, expected=f"one of: {known}")
+    if not 50 < recipe.percentile <= 100:  # noqa: PLR2004 - below the median nothing is a range
+        raise ContractError(f"$.percentile: {recipe.percentile}", where=where, expected="above 50, at most 100")
