@@ -1,0 +1,100 @@
+"""Reports as documents: raw samples kept, statistics derived here, when they are read."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from agent.contract import codec, statistics
+from agent.contract.errors import BudgetError
+from agent.contract.report import Report
+
+_NS_PER_MS = 1e6
+
+
+def samples_ns(report: Report) -> list[int]:
+    """All timed inferences, round after round."""
+    return [sample for one in report.rounds for sample in one.samples_ns]
+
+
+def latency(report: Report) -> dict[str, Any]:
+    """n, mean, std, min, max and percentiles in milliseconds, throughput per second, and the raw samples."""
+    samples = samples_ns(report)
+    numbers = statistics.summary(samples)
+    found: dict[str, Any] = {"n": numbers.pop("n"), "unit": "ms"}
+    for key, value in numbers.items():
+        found[f"{key}_ms"] = None if value is None else value / _NS_PER_MS
+    total = sum(samples)
+    found["throughput_per_s"] = len(samples) * 1e9 / total if total else None
+    found["samples_ns"] = samples
+    return found
+
+
+def peak_memory(report: Report) -> int | None:
+    """The most that any round's process held, in bytes."""
+    return max((one.peak_memory_bytes for one in report.rounds if one.peak_memory_bytes is not None), default=None)
+
+
+def memory_above_interpreter(report: Report) -> int | None:
+    """The same, less what a bare interpreter holds."""
+    shares = [
+        one.peak_memory_bytes - one.baseline_memory_bytes
+        for one in report.rounds
+        if one.peak_memory_bytes is not None and one.baseline_memory_bytes is not None
+    ]
+    return max(shares, default=None)
+
+
+def report_document(report: Report, device: str, run: int | None = None) -> dict[str, Any]:
+    """What `bench --json` and `results show --json` print of one report."""
+    document: dict[str, Any] = {} if run is None else {"run": run}
+    document |= {
+        "device": device,
+        "bundle": report.bundle,
+        "name": report.name,
+        "target": report.target,
+        "recipe": report.recipe,
+        "latency": latency(report),
+        "load_ms": _median_ms([one.load_ns for one in report.rounds]),
+        "first_inference_ms": _median_ms([one.first_ns for one in report.rounds]),
+        "peak_memory_bytes": peak_memory(report),
+        "memory_above_interpreter_bytes": memory_above_interpreter(report),
+        "sizes": {
+            "model_bytes": report.model_bytes,
+            "bundle_bytes": report.bundle_bytes,
+            "source_bytes": report.source_bytes,
+        },
+        "parity": codec.encode(report.parity),
+        "runtime": codec.encode(report.runtime),
+        "findings": codec.encode(report.findings),
+        "device_facts": codec.encode(report.facts),
+        "rounds": [_round_document(one) for one in report.rounds],
+        "started_unix": report.started_unix,
+        "schema": report.schema,
+    }
+    return document
+
+
+def require_parity(report: Report) -> None:
+    """Raises BudgetError when the device does not compute what the original computes."""
+    if report.parity is not None and report.parity.verdict != "pass":
+        bad = [output.name for output in report.parity.outputs if output.verdict != "pass"]
+        raise BudgetError(
+            f"the golden check failed on the device: {', '.join(bad)}",
+            where=f"{report.name} ({report.bundle[:19]})",
+            expected="the original's outputs, within the bundle's tolerance",
+            fix="see the parity column; try another recipe or real calibration data",
+            code="parity",
+        )
+
+
+def _round_document(one: Any) -> dict[str, Any]:
+    document: dict[str, Any] = codec.encode(dataclasses.replace(one, samples_ns=[]))
+    del document["samples_ns"]
+    document["n"] = len(one.samples_ns)
+    return document
+
+
+def _median_ms(values: list[int]) -> float | None:
+    median = statistics.summary(values)["p50"]
+    return None if median is None else median / _NS_PER_MS
