@@ -31,6 +31,7 @@ class Device:
         self.address = address
         self.progress = progress
         self._session: AgentSession | None = None
+        self._collected: list[str] = []
 
     def __enter__(self) -> Device:
         return self
@@ -115,7 +116,7 @@ class Device:
         result = self.session.call_surely("bench", codec.encode(asked), self.progress, again)
         return codec.decode(Report, result)
 
-    def list(self) -> list[dict[str, Any]]:
+    def bundles(self) -> list[dict[str, Any]]:
         """The bundles on the device."""
         rows: list[dict[str, Any]] = self.session.call("list", {})["bundles"]
         return rows
@@ -123,3 +124,13 @@ class Device:
     def remove(self, digest: str) -> int:
         """Deletes a bundle there; the number of bytes freed."""
         return int(self.session.call("remove", {"digest": digest})["freed_bytes"])
+
+    def collect(self) -> list[Report]:
+        """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
+        kept = self.session.call("collect", {})["kept"]
+        self._collected = [str(job) for job in kept]
+        return [codec.decode(Report, self.session.call("collect", {"job": job})["result"]) for job in self._collected]
+
+    def forget_collected(self) -> None:
+        """They are stored here: the device need not keep them."""
+        self.session.call("collect", {"forget": self._collected})
