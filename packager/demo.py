@@ -11,8 +11,8 @@ from typing import Any
 from agent.contract import codec, statistics
 from agent.contract.report import Report
 from packager import demo_data, evaluate
-from packager.build import Built, build
 from packager.device.device import Device
+from packager.pipeline import Built, build
 from packager.results.document import samples_ns
 
 RECIPES = ("fp32", "int8")
@@ -84,7 +84,10 @@ def run_demo(
     profile = target or host_profile()
     with np.load(demo_data.eval_path()) as data:
         images, labels = data["image"], data["labels"]
-    with tempfile.TemporaryDirectory(prefix="edgepack-demo-") as folder, Device(device, progress=progress) as target_device:
+    with (
+        tempfile.TemporaryDirectory(prefix="edgepack-demo-") as folder,
+        Device(device, progress=progress) as target_device,
+    ):
         built = {}
         for recipe in RECIPES:
             progress(f"building {recipe} for {profile}")
@@ -98,9 +101,7 @@ def run_demo(
         reports: dict[str, list[Report]] = {recipe: [] for recipe in RECIPES}
         for recipe in (*RECIPES, *reversed(RECIPES)):
             progress(f"measuring {recipe}")
-            reports[recipe].append(
-                target_device.bench(built[recipe].bundle, seconds=seconds / 2, rounds=2, threads=1)
-            )
+            reports[recipe].append(target_device.bench(built[recipe].bundle, seconds=seconds / 2, rounds=2, threads=1))
         rows = []
         for recipe in RECIPES:
             progress(f"scoring {recipe} on {len(labels)} images")

@@ -38,7 +38,9 @@ def run_bundle(bundle: str | Path, arrays: Mapping[str, Array]) -> dict[str, Arr
     with tempfile.TemporaryDirectory(prefix="edgepack-evaluate-") as folder, BundleReader(bundle) as reader:
         manifest = reader.manifest
         if manifest.runtime.name != "onnxruntime":
-            raise ConvertError(f"{manifest.runtime.name} bundles cannot be evaluated on this machine", where=str(bundle))
+            raise ConvertError(
+                f"{manifest.runtime.name} bundles cannot be evaluated on this machine", where=str(bundle)
+            )
         reader.extract(folder)
         path = Path(folder).joinpath(*manifest.model.split("/"))
         fixed = any(spec.shape and spec.shape[0] == 1 for spec in manifest.inputs)

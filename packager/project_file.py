@@ -55,7 +55,10 @@ def fill(options: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
     base = folder or Path()
     path = base / NAME
     if options.get("model") is not None or not path.is_file():
-        for key, fix in (("model", "name a model, or write edgepack.toml: edgepack init MODEL"), ("target", "--target PROFILE")):
+        for key, fix in (
+            ("model", "name a model, or write edgepack.toml: edgepack init MODEL"),
+            ("target", "--target PROFILE"),
+        ):
             if not options.get(key):
                 raise UsageError(f"no {key} was given", fix=f"{fix}; edgepack profiles list", code=f"no-{key}")
         return {**options, "shapes": tuple(options["shapes"])}
@@ -63,7 +66,9 @@ def fill(options: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
     target = options.get("target") or project.target
     if not target:
         known = ", ".join(project.targets) or "none"
-        raise UsageError("no target was given", where=str(path), expected=f"--target NAME (named there: {known})", code="no-target")
+        raise UsageError(
+            "no target was given", where=str(path), expected=f"--target NAME (named there: {known})", code="no-target"
+        )
     own = project.targets.get(target, TargetSettings())
     calibration = options["calibration"] or _inside(base, own.calibration or project.calibration)
     return {
@@ -98,7 +103,10 @@ def starter(model: str, inputs: list[tuple[str, str]], target: str) -> str:
         '# metric = "top1"',
     ]
     for name, shape in inputs:
-        lines += ["# This input has free dimensions; runtimes that want fixed ones need sizes.", f"# shape = [{_quoted(f'{name}={shape}')}]"]
+        lines += [
+            "# This input has free dimensions; runtimes that want fixed ones need sizes.",
+            f"# shape = [{_quoted(f'{name}={shape}')}]",
+        ]
     lines += ["", "# Settings of one target override those above.", f"# [targets.{target}]", '# recipe = "int8"', ""]
     return "\n".join(lines)
 

@@ -39,7 +39,21 @@ def show_reports(rows: Sequence[tuple[str, Report, int]]) -> None:
             ]
         )
     table(
-        ["run", "device", "model", "size", "p50 ms", "p95 ms", "p99 ms", "mean ms", "n", "rate", "load ms", "memory", "parity"],
+        [
+            "run",
+            "device",
+            "model",
+            "size",
+            "p50 ms",
+            "p95 ms",
+            "p99 ms",
+            "mean ms",
+            "n",
+            "rate",
+            "load ms",
+            "memory",
+            "parity",
+        ],
         lines,
         right=range(3, 12),
     )
@@ -54,7 +68,7 @@ def show_reports(rows: Sequence[tuple[str, Report, int]]) -> None:
 
 
 def parity_text(report: Report) -> str:
-    """pass or fail, with the worst cosine."""
+    """Pass or fail, with the worst cosine."""
     if report.parity is None:
         return "not checked"
     cosines = [output.cosine for output in report.parity.outputs if output.cosine is not None]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packager.cli import _complete
-from packager.cli._show import json_option, progress, print_json
+from packager.cli._show import json_option, print_json, progress
 
 if TYPE_CHECKING:
     from agent.contract.report import Report
@@ -18,10 +18,24 @@ if TYPE_CHECKING:
 @click.argument("bundle")
 @click.argument("devices", nargs=-1, required=True, shell_complete=_complete.devices)
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the runtime [its own default].")
-@click.option("--seconds", type=click.FloatRange(0.01, 86400), default=3.0, show_default=True, help="Time measured, over all rounds.")
-@click.option("--runs", type=click.IntRange(1, 2_000_000), help="Exactly so many timed inferences, instead of --seconds.")
-@click.option("--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Fresh processes to measure in.")
-@click.option("--provider", default="", help="Execution provider (cpu, cuda, tensorrt, xnnpack ...); failing to use it is an error.")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0.01, 86400),
+    default=3.0,
+    show_default=True,
+    help="Time measured, over all rounds.",
+)
+@click.option(
+    "--runs", type=click.IntRange(1, 2_000_000), help="Exactly so many timed inferences, instead of --seconds."
+)
+@click.option(
+    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Fresh processes to measure in."
+)
+@click.option(
+    "--provider",
+    default="",
+    help="Execution provider (cpu, cuda, tensorrt, xnnpack ...); failing to use it is an error.",
+)
 @json_option
 def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.

@@ -11,21 +11,33 @@ from packager.cli import _complete
 from packager.cli._show import json_option, mb, print_json, progress, show_findings, table
 
 if TYPE_CHECKING:
-    from packager.build import Request
+    from packager.pipeline import Request
 
 
 @click.command()
 @click.argument("model", required=False)
-@click.option("--target", "-t", help="The device's profile: a name (edgepack profiles list) or a TOML file.", shell_complete=_complete.profiles)
+@click.option(
+    "--target",
+    "-t",
+    help="The device's profile: a name (edgepack profiles list) or a TOML file.",
+    shell_complete=_complete.profiles,
+)
 @click.option("--runtime", help="Another runtime than the profile's own.", shell_complete=_complete.runtimes)
-@click.option("--recipe", "-r", help="fp32, fp16, int8-dynamic, int8, or a TOML file [the profile's].", shell_complete=_complete.recipes)
+@click.option(
+    "--recipe",
+    "-r",
+    help="fp32, fp16, int8-dynamic, int8, or a TOML file [the profile's].",
+    shell_complete=_complete.recipes,
+)
 @click.option("--calibration", "-c", help="Samples for INT8: .npz, a folder, file.py:function, or `random`.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's shape (repeatable).")
 @click.option("--image-size", help="For a folder of pictures: 224 or 224x192 (height x width).")
 @click.option("--image-mean", help="Mean of each channel, pixels in 0..1: 0.485,0.456,0.406.")
 @click.option("--image-std", help="Standard deviation of each channel: 0.229,0.224,0.225.")
 @click.option("--output-names", help="Names for a PyTorch model's outputs, separated by commas.")
-@click.option("--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack].")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
+)
 @click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option
@@ -37,14 +49,14 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
     """
     import tempfile
 
-    from packager import build as builder
+    from packager import pipeline
 
     request = _request(options)
     with progress() as say, tempfile.TemporaryDirectory(prefix="edgepack-build-") as folder:
         if dry_run:
-            prepared = builder.prepare(request, Path(folder), say)
+            prepared = pipeline.prepare(request, Path(folder), say)
         else:
-            built = builder.run(request, say)
+            built = pipeline.run(request, say)
     if dry_run:
         _show_plan(prepared.document(), as_json=as_json)
         return
@@ -65,8 +77,8 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
 
 
 def _request(options: dict[str, Any]) -> Request:
-    from packager.build import Request
     from packager.images import parse_preprocessing
+    from packager.pipeline import Request
     from packager.project_file import fill
 
     preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--seconds", type=click.FloatRange(0.2, 600), default=2.0, show_default=True, help="Time measured for each model.")
+@click.option(
+    "--seconds", type=click.FloatRange(0.2, 600), default=2.0, show_default=True, help="Time measured for each model."
+)
 @json_option
 def command(seconds: float, *, as_json: bool) -> None:
     """Build an INT8 bundle from a classifier trained on Fashion-MNIST, push it to this machine, and measure it beside fp32."""

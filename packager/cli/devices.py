@@ -23,9 +23,13 @@ def command() -> None:
 @click.option("--python", default="python3", show_default=True, help="The interpreter there that holds the runtime.")
 @click.option("--root", default="~/.edgepack", show_default=True, help="edgepack's folder there.")
 @click.option("--profile", default="", help="The device's profile.", shell_complete=_complete.profiles)
-@click.option("--trust-on-first-use", is_flag=True, help="Show the host key's fingerprint and ask whether to accept it.")
+@click.option(
+    "--trust-on-first-use", is_flag=True, help="Show the host key's fingerprint and ask whether to accept it."
+)
 @click.option("--replace", is_flag=True, help="Replace a device of this name.")
-def add(name: str, address: str, python: str, root: str, profile: str, *, trust_on_first_use: bool, replace: bool) -> None:
+def add(
+    name: str, address: str, python: str, root: str, profile: str, *, trust_on_first_use: bool, replace: bool
+) -> None:
     """Register a device: NAME for ADDRESS ([user@]host[:port] or an ssh_config alias)."""
     from packager.device import inventory
     from packager.profile import load_profile
@@ -102,7 +106,9 @@ def doctor(device: str, *, as_json: bool) -> int:
         ["runtimes", runtimes],
     ]
     for one in report.interpreters:
-        rows.append(["interpreter", f"{one['path']} {one['version']}: {one['has'] or one.get('error') or 'no runtime'}"])
+        rows.append(
+            ["interpreter", f"{one['path']} {one['version']}: {one['has'] or one.get('error') or 'no runtime'}"]
+        )
     table(["", ""], rows)
     show_findings(report.findings)
     if not report.findings:
@@ -125,7 +131,13 @@ def list_bundles(device: str, *, as_json: bool) -> None:
     table(
         ["bundle", "name", "target", "runtime", "size"],
         [
-            [r["digest"][:19], r.get("name", r.get("error", "")), r.get("target", ""), r.get("runtime", ""), mb(r.get("size_bytes"))]
+            [
+                r["digest"][:19],
+                r.get("name", r.get("error", "")),
+                r.get("target", ""),
+                r.get("runtime", ""),
+                mb(r.get("size_bytes")),
+            ]
             for r in rows
         ],
         right=[4],
@@ -147,7 +159,9 @@ def remove_bundle(device: str, digest: str, *, as_json: bool) -> None:
         found = [one for one in known if one.startswith(prefix)]
         if len(found) != 1:
             what = "more than one bundle begins" if found else "no bundle begins"
-            raise DeviceError(f"{what} with {digest!r}", where=device, expected=f"one of: {', '.join(known) or 'none is there'}")
+            raise DeviceError(
+                f"{what} with {digest!r}", where=device, expected=f"one of: {', '.join(known) or 'none is there'}"
+            )
         freed = connected.remove(found[0])
     if as_json:
         print_json({"digest": found[0], "freed_bytes": freed})

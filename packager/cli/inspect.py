@@ -23,15 +23,21 @@ def command(bundle: str, *, as_json: bool) -> None:
         return
     need = manifest.runtime
     features = f", CPU with {', '.join(need.cpu_features)}" if need.cpu_features else ""
-    click.echo(f"{manifest.name} for {manifest.target}: {need.name} >= {need.min_version}{features}, {manifest.recipe['name']}")
-    click.echo(f"{digest}  made by edgepack {manifest.edgepack} from {manifest.source.name} ({mb(manifest.source.size_bytes)})")
+    click.echo(
+        f"{manifest.name} for {manifest.target}: {need.name} >= {need.min_version}{features}, {manifest.recipe['name']}"
+    )
+    click.echo(
+        f"{digest}  made by edgepack {manifest.edgepack} from {manifest.source.name} ({mb(manifest.source.size_bytes)})"
+    )
     rows = [
         [kind, spec.name, spec.dtype, show(spec.shape), spec.layout]
         for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs))
         for spec in specs
     ]
     table(["", "name", "type", "shape", "layout"], rows)
-    table(["file", "size", "sha256"], [[name, mb(e.size), e.sha256[:16]] for name, e in manifest.files.items()], right=[1])
+    table(
+        ["file", "size", "sha256"], [[name, mb(e.size), e.sha256[:16]] for name, e in manifest.files.items()], right=[1]
+    )
     for step in manifest.steps:
         click.echo(f"{step.name} ({step.tool}): " + ", ".join(f"{key} {value}" for key, value in step.options.items()))
     if manifest.calibration:

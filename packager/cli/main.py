@@ -38,7 +38,9 @@ class Verbs(click.Group):
         found: click.Command = import_module(f"packager.cli.{cmd_name}").command
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """An unknown verb is answered with the nearest."""
         if args and not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             from agent.contract.errors import nearest

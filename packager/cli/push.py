@@ -28,6 +28,8 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool) -> int:
     else:
         for result in results:
             what = "already there" if result["already_there"] else f"{mb(result['bytes_sent'])} sent"
-            click.echo(f"{result['device']}: {result['name']} {result['bundle'][:19]}  {what}, {result['seconds']:.1f} s")
+            click.echo(
+                f"{result['device']}: {result['name']} {result['bundle'][:19]}  {what}, {result['seconds']:.1f} s"
+            )
             show_findings([codec.decode(Finding, one) for one in result["findings"]])
     return finish(errors)

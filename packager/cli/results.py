@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 
 import click
 
@@ -16,7 +16,9 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--most", "-n", type=click.IntRange(1, 100000), default=50, show_default=True, help="How many at the most.")
+@click.option(
+    "--most", "-n", type=click.IntRange(1, 100000), default=50, show_default=True, help="How many at the most."
+)
 @json_option
 def list_(most: int, *, as_json: bool) -> None:
     """The newest reports."""
@@ -35,7 +37,7 @@ def list_(most: int, *, as_json: bool) -> None:
         return
     rows = []
     for one in stored:
-        when = datetime.datetime.fromtimestamp(one.stored_unix).astimezone()
+        when = dt.datetime.fromtimestamp(one.stored_unix).astimezone()
         numbers = latency(one.report)
         rows.append(
             [

@@ -28,7 +28,7 @@ def command(bundle: str, folder: Path, *, as_json: bool) -> None:
     with BundleReader(bundle) as reader:
         try:
             reader.extract(part)
-            os.replace(part, folder)
+            part.replace(folder)
         except OSError as error:
             raise UsageError(f"the bundle cannot be unpacked: {error}", where=str(folder)) from error
         finally:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
-
 from agent.contract.facts import DoctorReport
 from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Parity, Report
@@ -33,7 +32,7 @@ class Device:
         self._session: AgentSession | None = None
         self._collected: list[str] = []
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
