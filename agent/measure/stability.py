@@ -38,9 +38,9 @@ def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) 
                 "try another recipe, or real calibration data; compare with `edgepack check` on another device",
             )
         )
-    if manifest.calibration is not None and manifest.calibration.kind == "random":
-        if not any(finding.code == "random-calibration" for finding in manifest.findings):
-            found.append(random_calibration())
+    random = manifest.calibration is not None and manifest.calibration.kind == "random"
+    if random and not any(finding.code == "random-calibration" for finding in manifest.findings):
+        found.append(random_calibration())
     samples = [sample for one in rounds for sample in one.samples_ns]
     if not samples:
         return found

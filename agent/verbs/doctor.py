@@ -102,9 +102,7 @@ def find_interpreters() -> List[Dict[str, str]]:
 
 def _ask(path: str, names: List[str]) -> Dict[str, str]:
     try:
-        done = subprocess.run(
-            [path, "-I", "-c", _ASK, *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, check=True
-        )
+        done = subprocess.run([path, "-I", "-c", _ASK, *names], capture_output=True, timeout=20, check=True)
         told: Dict[str, Any] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return {"version": "", "has": "", "error": str(error)[:200]}

@@ -105,10 +105,10 @@ def doctor(device: str, *, as_json: bool) -> int:
         ["python", f"{facts.python} at {facts.python_path}, numpy {facts.numpy or 'missing'}"],
         ["runtimes", runtimes],
     ]
-    for one in report.interpreters:
-        rows.append(
-            ["interpreter", f"{one['path']} {one['version']}: {one['has'] or one.get('error') or 'no runtime'}"]
-        )
+    rows += [
+        ["interpreter", f"{one['path']} {one['version']}: {one['has'] or one.get('error') or 'no runtime'}"]
+        for one in report.interpreters
+    ]
     table(["", ""], rows)
     show_findings(report.findings)
     if not report.findings:

@@ -22,7 +22,16 @@ def list_(*, as_json: bool) -> None:
     for name in registry.target_names():
         target = registry.target(name)
         sources = [source.format for source in registry.sources() if name in registry.reachable(source.format)]
-        rows.append({"name": name, "title": target.title, "format": target.format, "recipes": list(target.recipes), "sources": sources, "extra": target.extra})  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "title": target.title,
+                "format": target.format,
+                "recipes": list(target.recipes),
+                "sources": sources,
+                "extra": target.extra,
+            }
+        )
     if as_json:
         print_json(rows)
         return
