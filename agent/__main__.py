@@ -12,7 +12,7 @@ import agent.verbs
 from agent.contract import codec
 from agent.contract.errors import DeviceError, EdgepackError, unknown_name
 from agent.contract.job import Job
-from agent.wire import Wire, read_document, watch_for_cancel
+from agent.wire import INTERRUPTED, Wire, read_document, watch_for_cancel
 
 
 def main() -> int:
@@ -24,6 +24,8 @@ def main() -> int:
         return child.main(wire)
     try:
         return _serve(wire)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except EdgepackError as error:
         wire.error(error)
         return error.exit_code
