@@ -9,6 +9,7 @@ import traceback
 from typing import Any, List
 
 import agent.verbs
+from agent import site
 from agent.contract import codec
 from agent.contract.errors import DeviceError, EdgepackError, unknown_name
 from agent.contract.job import Job
@@ -46,6 +47,7 @@ def _serve(wire: Wire) -> int:
         _check_verb(sys.argv[1])
     job = codec.decode(Job, read_document())
     _check_verb(job.verb)
+    site.enable(job.root)
     watch_for_cancel()
     wire.heartbeats()
     handler = importlib.import_module("agent.verbs." + job.verb)

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from typing import Any, Dict, Tuple
 
+from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
 
 _MEANING = {
@@ -34,7 +35,7 @@ def in_child(task: Dict[str, Any]) -> Any:
             "the device has no folder for temporary files: %s" % error, fix="free space in /tmp", code="no-space"
         ) from error
     try:
-        out, talk, status = _run(json.dumps(task).encode("utf-8") + b"\n", scratch)
+        out, talk, status = _run(json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n", scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     document = _last_document(out)

@@ -40,6 +40,7 @@ class Device:
         self._session: AgentSession | None = None
         self._collected: list[str] = []
         self._delivered: list[str] = []
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -58,11 +59,19 @@ class Device:
             self.progress(f"connecting to {self.address}")
             transport = inventory.open_transport(self.entry)
             self._session = AgentSession(transport, python=self.entry.python, root=self.entry.root)
+            if self._interrupted:  # while it connected
+                transport.interrupt()
         return self._session
+
+    def interrupt(self) -> None:
+        """For another thread: what this device is doing raises KeyboardInterrupt where it was called, and ends there, too."""
+        self._interrupted = True
+        if self._session is not None:
+            self._session.transport.interrupt()
 
     def close(self) -> None:
         """Ends the connection. The device forgets the reports that it delivered meanwhile."""
-        session, self._session = self._session, None
+        session, self._session, self._interrupted = self._session, None, False
         if session is None:
             return
         try:
