@@ -48,6 +48,7 @@ class Request:
     output_names: tuple[str, ...] = ()
     output: Path | None = None
     check: bool = True
+    target_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     check_shapes(shapes, artifact.inputs, may_free=artifact.format == "torch")
     inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
     artifact = dataclasses.replace(artifact, inputs=inputs)
-    job = Lowering(recipe=recipe, profile=profile, workdir=workdir, shapes=shapes, progress=progress)
+    job = Lowering(recipe=recipe, profile=profile, workdir=workdir, shapes=shapes, progress=progress, options=request.target_options)
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
     job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes))

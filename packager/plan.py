@@ -48,7 +48,7 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
     calibration data.
     """
     target = registry.target(runtime)
-    conversions = registry.path_between(artifact.format, target.format)
+    conversions = registry.path_to(artifact.format, target)
     if conversions is None:
         others = registry.reachable(artifact.format)
         raise ConvertError(
