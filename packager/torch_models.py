@@ -85,7 +85,9 @@ def call_factory(place: str, name: str) -> tuple[Any, tuple[Any, ...] | None, li
     """The module in eval mode, its example inputs if it gave some, and what was noticed. Raises UsageError."""
     torch = need_torch()
     factory = import_named(place, name)
-    with contextlib.redirect_stdout(sys.stderr):
+    # The factory is called once per step: weights it makes by chance must be the same each time.
+    with contextlib.redirect_stdout(sys.stderr), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
         try:
             made = factory() if not isinstance(factory, torch.nn.Module) else factory
         except Exception as error:

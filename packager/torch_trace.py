@@ -122,16 +122,21 @@ def _compare(module: Any, feeds: Sequence[Sequence[Any]], expected: Sequence[Seq
         return -1.0  # a trace with shapes or values fixed in it may not even run on other inputs
 
 
-def _refused(what: str, error: Exception) -> ConvertError:
-    place = ""
+def user_place(error: BaseException) -> str:
+    """The last line of code in the traceback that is neither PyTorch's nor ours, with its file; empty where all is."""
+    ours = ("/torch/", "/torchao/", "/executorch/", "/packager/", "/targets/", "/importlib/", "/contextlib.py")
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if "/torch/" not in frame.filename and "/packager/" not in frame.filename:
-            place = f"{frame.filename}:{frame.lineno}: {frame.line}"
-            break
+        if not any(part in frame.filename for part in ours) and not frame.filename.startswith("<"):
+            return f"{frame.filename}:{frame.lineno}: {frame.line}"
+    match = _PLACE.findall(str(error))
+    return f"{match[-1][0]}:{match[-1][1]}" if match else ""
+
+
+def _refused(what: str, error: Exception) -> ConvertError:
     text = _first_lines(error)
     return ConvertError(
         f"the module {what}: {text}",
-        where=place,
+        where=user_place(error),
         fix="take only tensors (or tuples of tensors) in forward(), and branch with torch.where",
         code="not-traceable",
     )

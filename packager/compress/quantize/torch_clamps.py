@@ -29,7 +29,7 @@ def absorb_clamps(graph: Any) -> dict[str, float]:
         if not before:
             continue
         name = f"absorbed_relu_{len(caps)}"
-        graph.add_submodule(name, torch.nn.ReLU())
+        graph.add_submodule(name, torch.nn.ReLU().eval())
         with graph.graph.inserting_after(node):
             relu = graph.graph.call_module(name, (node.args[0],))
         node.replace_all_uses_with(relu)

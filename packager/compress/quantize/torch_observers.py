@@ -67,3 +67,28 @@ def _capped(base: Any, cap: float) -> Any:
             return super()._calculate_qparams(min_val, max_val.clamp(max=cap))
 
     return CappedObserver
+
+
+def qat_qconfig(engine: str, *, per_channel: bool, cap: float | None = None) -> Any:
+    """The QConfig of quantisation-aware training: fake quantisation with moving averages. `cap` as in `qconfig`."""
+    import torch
+    from torch.ao.quantization import (
+        FakeQuantize,
+        MovingAverageMinMaxObserver,
+        MovingAveragePerChannelMinMaxObserver,
+        QConfig,
+    )
+
+    base: Any = MovingAverageMinMaxObserver if cap is None else _capped(MovingAverageMinMaxObserver, cap)
+    # x86 without VNNI: 7 bits for activations, as its products saturate in 16.
+    most = 127 if engine == "x86" else 255
+    activation = FakeQuantize.with_args(
+        observer=base, quant_min=0, quant_max=most, dtype=torch.quint8, qscheme=torch.per_tensor_affine
+    )
+    kind, scheme = (
+        (MovingAveragePerChannelMinMaxObserver, torch.per_channel_symmetric)
+        if per_channel
+        else (MovingAverageMinMaxObserver, torch.per_tensor_symmetric)
+    )
+    weight = FakeQuantize.with_args(observer=kind, quant_min=-128, quant_max=127, dtype=torch.qint8, qscheme=scheme)
+    return QConfig(activation=activation, weight=weight)
