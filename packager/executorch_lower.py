@@ -49,7 +49,9 @@ def need_executorch() -> None:
             import torchao  # noqa: F401 - as above
     except ImportError as error:
         raise UsageError(
-            f"ExecuTorch is needed to build this: {error}", fix="pip install 'edgepack[executorch]'", code="no-executorch"
+            f"ExecuTorch is needed to build this: {error}",
+            fix="pip install 'edgepack[executorch]'",
+            code="no-executorch",
         ) from error
 
 
@@ -74,7 +76,8 @@ def export(program: Program) -> Any:
 
 def quantise(exported: Any, program: Program, feeds: Sequence[Sequence[Any]], recipe: Recipe) -> Any:
     """The exported program with INT8 weights, and activations that are calibrated on `feeds` or, for int8-dynamic, measured
-    at run time. Raises ConvertError."""
+    at run time. Raises ConvertError.
+    """
     torch = torch_models.need_torch()
     with quiet():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
@@ -140,6 +143,8 @@ def _delegation(graph: Any) -> Delegation:
 
     info = get_delegation_info(graph)
     left = {
-        name: row.non_delegated for name, row in info.delegation_by_operator.items() if row.non_delegated and "getitem" not in name
+        name: row.non_delegated
+        for name, row in info.delegation_by_operator.items()
+        if row.non_delegated and "getitem" not in name
     }
     return Delegation(delegated=info.num_delegated_nodes, left=left)

@@ -1,4 +1,4 @@
-"""The file of PyTorch's lite interpreter (`.ptl`): written from a ScriptModule, lowered to an older bytecode, made reproducible."""
+"""The file of PyTorch's lite interpreter (`.ptl`): written, lowered to an older bytecode, made reproducible."""
 
 from __future__ import annotations
 
@@ -68,7 +68,8 @@ def _backport(path: Path, have: int, want: int) -> int:
 
 def _normalise(path: Path) -> None:
     """Leaves out the TorchScript source, which the lite interpreter does not read and which holds the paths of the
-    user's files; and numbers mangled class names from 0, which otherwise count all that this process ever traced."""
+    user's files; and numbers mangled class names from 0, which otherwise count all that this process ever traced.
+    """
     torch = torch_models.need_torch()
     reader = torch._C.PyTorchFileReader(str(path))  # noqa: SLF001 - the format's own reader and writer
     names: dict[str, str] = {}

@@ -75,7 +75,8 @@ class Terms:
 class Target(Protocol):
     """A deployment runtime and its rules; one file in `targets/`.
 
-    A target that lowers several formats by itself names them all in `formats` (optional; `format` is the first).
+    A target that lowers several formats by itself names them all in `formats` (optional; `format` is the first). `options`
+    (optional) are the keys of `Lowering.options` that it knows.
     """
 
     name: str

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _FACTORY = re.compile(r"^(?P<place>.+?):(?P<name>[A-Za-z_]\w*)$")
 SEED = 0
+# A module prepared by packager.compress.qat carries the engine it was trained for under this name.
+QAT_ENGINE = "edgepack_qat_engine"
 
 
 def need_torch() -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from packager.artifact import Artifact
     from packager.protocols import Lowering
 
-_VARIANTS = 3
+_SCALES = (1.0, -1.0, 4.0)
 _FEEDS = 8
 
 
@@ -66,43 +66,14 @@ def calibration_feeds(program: Program, job: Lowering, most: int | None = None) 
 
 def check_feeds(program: Program, job: Lowering) -> list[tuple[Any, ...]]:
     """Inputs on which two forms of the model are compared: samples of the calibration data, else the example and, so that
-    control flow shows itself, variants of it: floats redrawn at other scales, integers shuffled."""
+    control flow shows itself, variants of it: floats redrawn at other scales, integers shuffled.
+    """
     torch = torch_models.need_torch()
     if job.calibration is not None and job.calibration.kind != RANDOM:
         return calibration_feeds(program, job, _FEEDS)
     generator = torch.Generator().manual_seed(torch_models.SEED + 1)
-    feeds = [program.examples]
-    for scale in (1.0, -1.0, 4.0)[:_VARIANTS]:
-        feeds.append(tuple(_variant(one, scale, generator) for one in program.examples))
-    return feeds
-
-
-def outputs_of(module: Any, feed: Sequence[Any]) -> list[Any]:
-    """The module's output tensors for positional inputs."""
-    torch = torch_models.need_torch()
-    with torch.no_grad():
-        return torch_models.flatten_outputs(module(*[one.clone() for one in feed]))
-
-
-def worst_cosine(expected: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]]) -> float:
-    """The lowest cosine between two lists of outputs, over all samples and float outputs; 1.0 for equal tensors, -1.0
-    where shapes or numbers of outputs differ or integers disagree."""
-    torch = torch_models.need_torch()
-    worst = 1.0
-    for want_row, got_row in zip(expected, found, strict=True):
-        if len(want_row) != len(got_row):
-            return -1.0
-        for want, got in zip(want_row, got_row, strict=True):
-            if want.shape != got.shape:
-                return -1.0
-            if torch.equal(want, got):
-                continue
-            if not want.is_floating_point():
-                return -1.0
-            left, right = want.double().flatten(), got.double().flatten()
-            scale = left.norm() * right.norm()
-            worst = min(worst, float(left @ right / scale) if scale > 0 else -1.0)
-    return worst
+    variants = [tuple(_variant(one, scale, generator) for one in program.examples) for scale in _SCALES]
+    return [program.examples, *variants]
 
 
 def _positional(feed: Any, specs: Sequence[TensorSpec]) -> tuple[Any, ...]:

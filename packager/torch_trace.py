@@ -1,5 +1,6 @@
 """A live module as TorchScript: traced, or scripted where tracing loses control flow; which of the two is decided by
-comparing both with the module itself."""
+comparing both with the module itself.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager import torch_models
-from packager.torch_program import outputs_of, worst_cosine
+from packager.torch_compare import outputs_of, worst_cosine
 
 if TYPE_CHECKING:
     from packager.torch_program import Program
@@ -79,18 +80,18 @@ def to_script(program: Program, module: Any, feeds: Sequence[Sequence[Any]]) -> 
 def _trace(module: Any, examples: tuple[Any, ...]) -> tuple[Any, list[str]]:
     """The trace, or the ConvertError that says why there is none; and the places where Python read tensor values."""
     torch = torch_models.need_torch()
-    doubts: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
                 traced = torch.jit.trace(_Flat.wrap(module), examples, check_trace=False, strict=False)
-        except Exception as error:
-            # Tracing runs the user's code: anything may come out of it.
-            return _refused("cannot be traced", error), doubts
-    for warning in caught:
-        if warning.category.__name__ == "TracerWarning" and _CONTROL_FLOW in str(warning.message):
-            doubts.append(f"{warning.filename}:{warning.lineno}")
+        except Exception as error:  # noqa: BLE001 - tracing runs the user's code: anything may come out of it
+            return _refused("cannot be traced", error), []
+    doubts = [
+        f"{one.filename}:{one.lineno}"
+        for one in caught
+        if one.category.__name__ == "TracerWarning" and _CONTROL_FLOW in str(one.message)
+    ]
     # Libraries read shapes in Python, harmlessly; what counts is the user's own line.
     return traced, [place for place in doubts if "/site-packages/" not in place]
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from packager.executorch_lower import Delegation
     from packager.protocols import Arrays, Lowering, Terms
     from packager.recipe import Recipe
+    from packager.torch_program import Program
 
 _TOLERANCES = {
     "fp32": Tolerance(min_cosine=0.9999, max_abs=1e-4),
@@ -42,7 +43,7 @@ class Executorch:
     def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
         """The steps."""
         steps: list[tuple[str, dict[str, Any]]] = [] if artifact.format == "pt2" else [("torch_export", {})]
-        if job.recipe.precision in _STEPS:
+        if job.recipe.precision in _STEPS and not artifact.quantized:
             steps.append((_STEPS[job.recipe.precision], _options(job.recipe)))
         return [*steps, ("lower_to_xnnpack", {}), ("save_pte", {})]
 
@@ -52,10 +53,10 @@ class Executorch:
 
         executorch_lower.need_executorch()
         program = open_program(artifact, job)
+        program, findings, learned = _learned(program)
         job.progress("exporting")
         exported = executorch_lower.export(program)
-        findings: list[Finding] = []
-        if job.recipe.precision != "fp32":
+        if job.recipe.precision != "fp32" and not learned:
             feeds = calibration_feeds(program, job, _CALIBRATE) if job.recipe.needs_calibration else []
             job.progress(f"calibrating on {len(feeds)} samples" if feeds else "quantising weights")
             exported = executorch_lower.quantise(exported, program, feeds, job.recipe)
@@ -75,7 +76,7 @@ class Executorch:
             companions=(),
             digest=digest,
             inputs=program.inputs,
-            quantized=job.recipe.precision != "fp32",
+            quantized=job.recipe.precision != "fp32" or learned,
             weights_bytes=None,
             steps=(*artifact.steps, *steps),
             findings=(*artifact.findings, *findings, _placement(told)),
@@ -83,14 +84,14 @@ class Executorch:
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
         """The release that wrote the program, or a newer one: a runtime reads what its own and older exporters wrote."""
-        del artifact
         from importlib import metadata
 
         from packager.protocols import Terms
 
         oldest = ".".join(metadata.version("executorch").split(".")[:2])
         need = RuntimeNeed(name=self.name, min_version=oldest)
-        return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision])
+        precision = "int8" if artifact.quantized and job.recipe.precision == "fp32" else job.recipe.precision
+        return Terms(need=need, tolerance=_TOLERANCES[precision])
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """By the runtime itself, with XNNPACK's kernels."""
@@ -108,6 +109,16 @@ class Executorch:
             yield dict(zip(names, [one.numpy().copy() for one in found], strict=True))
 
 
+def _learned(program: Program) -> tuple[Program, list[Finding], bool]:
+    """The program with explicit Q/DQ where its ranges were learned in training."""
+    if not hasattr(program.module, torch_models.QAT_ENGINE):
+        return program, [], False
+    from packager.compress.qdq import as_qdq
+
+    text = "INT8 with the ranges learned in quantisation-aware training"
+    return dataclasses.replace(program, module=as_qdq(program.module)), [Finding("learned-ranges", INFO, text, "")], True
+
+
 def _options(recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"per_channel": recipe.per_channel}
     if recipe.exclude:
@@ -118,7 +129,12 @@ def _options(recipe: Recipe) -> dict[str, Any]:
 def _tool(step: str) -> str:
     from importlib import metadata
 
-    name = {"torch_export": "torch", "quantize_static": "torchao", "quantize_dynamic": "torchao"}.get(step, "executorch")
+    name = {
+        "torch_export": "torch",
+        "quantize_static": "torchao",
+        "quantize_dynamic": "torchao",
+        "train_quantised": "torch",
+    }.get(step, "executorch")
     return f"{name} {metadata.version(name).partition('+')[0]}"
 
 
@@ -127,5 +143,10 @@ def _placement(told: Delegation) -> Finding:
     names = ", ".join(f"{count} {name}" for name, count in sorted(told.left.items()))
     text = f"XNNPACK computes {told.delegated} operators" + (f"; the portable kernels {left}: {names}" if left else "")
     if not told.delegated:
-        return Finding("not-delegated", WARNING, f"XNNPACK takes nothing of this model: {names}", "measure beside --runtime pytorch_lite")
+        return Finding(
+            "not-delegated",
+            WARNING,
+            f"XNNPACK takes nothing of this model: {names}",
+            "measure beside --runtime pytorch_lite",
+        )
     return Finding("delegation", INFO, text, "portable kernels are slow: rewrite what stands out" if left else "")

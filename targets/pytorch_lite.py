@@ -37,6 +37,7 @@ class PytorchLite:
     title = "PyTorch Lite"
     format = "torch"
     formats: Sequence[str] = ("torch", "torchscript", "pt2")
+    options: Sequence[str] = ("bytecode",)
     recipes: Sequence[str] = ("fp32", "int8-dynamic", "int8")
     extra = "torch"
 
@@ -44,7 +45,7 @@ class PytorchLite:
         """The steps. Raises ConvertError for a source that cannot take the recipe."""
         _check_source(artifact, job.recipe)
         steps: list[tuple[str, dict[str, Any]]] = []
-        if job.recipe.precision in _STEPS:
+        if job.recipe.precision in _STEPS and not artifact.quantized:
             steps.append((_STEPS[job.recipe.precision], _options(job.recipe, job.profile)))
         bytecode = self._bytecode(job)
         save: dict[str, Any] = {} if bytecode is None else {"bytecode": bytecode}
@@ -85,14 +86,12 @@ class PytorchLite:
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
         """The lite interpreter since 2.1, in which every file of this torch was loaded; the engine of the INT8 kernels."""
-        del artifact
         from packager.protocols import Terms
 
-        options: dict[str, Any] = {}
-        if job.recipe.precision != "fp32":
-            options["quantized_engine"] = engine_of(job.profile)
+        precision = "int8" if artifact.quantized and job.recipe.precision == "fp32" else job.recipe.precision
+        options = {} if precision == "fp32" else {"quantized_engine": engine_of(job.profile)}
         need = RuntimeNeed(name=self.name, min_version="2.1")
-        return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], session_options=options)
+        return Terms(need=need, tolerance=_TOLERANCES[precision], session_options=options)
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """By the lite interpreter itself, with the kernels of the engine that the model was packed for."""
@@ -128,6 +127,8 @@ def _options(recipe: Recipe, profile: Profile) -> dict[str, Any]:
 
 
 def _check_source(artifact: Artifact, recipe: Recipe) -> None:
+    if artifact.quantized and recipe.precision == "int8-dynamic":
+        raise ConvertError("the source is already quantised", fix="take --recipe int8", code="already-quantised")
     if recipe.precision == "fp32" or artifact.format == "torch":
         return
     raise ConvertError(
@@ -142,6 +143,8 @@ def _check_source(artifact: Artifact, recipe: Recipe) -> None:
 def _quantise(program: Program, job: Lowering) -> tuple[Any, list[Finding], list[tuple[str, dict[str, Any]]]]:
     """The module in the recipe's precision, what there is to say, and the steps taken."""
     recipe, engine = job.recipe, engine_of(job.profile)
+    if hasattr(program.module, torch_models.QAT_ENGINE):
+        return _learned(program, job, engine)
     if recipe.precision == "fp32":
         return program.module, [], []
     made = [(_STEPS[recipe.precision], _options(recipe, job.profile))]
@@ -161,6 +164,20 @@ def _quantise(program: Program, job: Lowering) -> tuple[Any, list[Finding], list
     static = quantize_static(program.module, program.examples, feeds, scoped, engine)
     doubts = job.calibration.findings() if job.calibration is not None else []
     return static.module, [*doubts, *static.findings], made
+
+
+def _learned(program: Program, job: Lowering, engine: str) -> tuple[Any, list[Finding], list[tuple[str, dict[str, Any]]]]:
+    """INT8 with the ranges of quantisation-aware training."""
+    from packager.compress.quantize.torch_dynamic import use_engine
+    from packager.compress.quantize.torch_static import convert_prepared
+    from packager.torch_trace import legacy_quiet
+
+    use_engine(engine)
+    with legacy_quiet():
+        static = convert_prepared(program.module, check_feeds(program, job), engine)
+    text = "INT8 with the ranges learned in quantisation-aware training"
+    finding = Finding("learned-ranges", INFO, text, "")
+    return static.module, [finding, *static.findings], [("convert_learned", {"engine": engine})]
 
 
 def _notes(profile: Profile) -> list[Finding]:

@@ -66,7 +66,7 @@ class Runner:
                     code="no-provider",
                 )
             if options.get("threads"):
-                portable_lib._unsafe_reset_threadpool(options["threads"])
+                portable_lib._unsafe_reset_threadpool(options["threads"])  # noqa: SLF001 - the only way there is
             try:
                 self._program = runtime.load_program(Path(path))
                 self._method = self._program.load_method("forward")
@@ -103,7 +103,10 @@ class Runner:
 
     def io(self) -> Dict[str, Any]:
         """The file itself names neither: as the bundle names them."""
-        return {"inputs": [(name, "", []) for name in self._inputs], "outputs": [(name, "", []) for name in self._outputs]}
+        return {
+            "inputs": [(name, "", []) for name in self._inputs],
+            "outputs": [(name, "", []) for name in self._outputs],
+        }
 
     def run(self, inputs: Dict[str, Any]) -> List[Any]:
         """The outputs, in the order of `output_names`."""

@@ -70,7 +70,10 @@ class Runner:
 
     def io(self) -> Dict[str, Any]:
         """The file itself names neither: as the bundle names them."""
-        return {"inputs": [(name, "", []) for name in self._inputs], "outputs": [(name, "", []) for name in self._outputs]}
+        return {
+            "inputs": [(name, "", []) for name in self._inputs],
+            "outputs": [(name, "", []) for name in self._outputs],
+        }
 
     def run(self, inputs: Dict[str, Any]) -> List[Any]:
         """The outputs, in the order of `output_names`."""

@@ -11,10 +11,12 @@ and asks for no calibration data. A recipe with `qat = "train.py:train"` does al
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
@@ -23,9 +25,24 @@ from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qat_qconfig
 from packager.torch_trace import legacy_quiet
 
-_MARK = "edgepack_qat_engine"
+if TYPE_CHECKING:
+    from packager.artifact import Artifact
+    from packager.recipe import Recipe
+
+_MARK = torch_models.QAT_ENGINE
 # The share of the training after which ranges and batch norm statistics stand still.
 _FREEZE_AT = 2 / 3
+# Between steps everything is a file: the trained module is a factory again.
+_FACTORY = """
+from packager import torch_models
+from packager.compress import qat
+
+
+def trained():
+    module, examples, _ = torch_models.call_factory({place!r}, {name!r})
+    made = qat.load(module, examples, {state!r})
+    return (made, examples) if examples is not None else made
+"""
 
 
 def prepare(module: Any, examples: tuple[Any, ...], *, engine: str = "qnnpack", per_channel: bool = True) -> Any:
@@ -132,7 +149,8 @@ def save(prepared: Any, path: str | Path) -> None:
 
 def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
     """The trained module out of a file of `save`; `module` is the float one that `prepare` was given. Runs no code of the
-    file. Raises UsageError when it does not fit."""
+    file. Raises UsageError when it does not fit.
+    """
     torch = torch_models.need_torch()
     import pickle
 
@@ -150,19 +168,27 @@ def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
     return finish(prepared)
 
 
-def run_recipe(module: Any, examples: tuple[Any, ...], function: str, *, engine: str, per_channel: bool) -> Any:
-    """Prepares the module and lets the user's function (file.py:function) train it in place. Raises UsageError."""
-    halves = torch_models.split_factory(function)
-    if halves is None:
-        raise UsageError(f"$.qat: {function!r}", expected="file.py:function", code="qat")
-    trainer = torch_models.import_named(*halves)
-    prepared = prepare(module, examples, engine=engine, per_channel=per_channel)
-    import contextlib
-    import sys
+def train_artifact(artifact: Artifact, recipe: Recipe, *, engine: str, workdir: Path) -> str:
+    """Prepares the artifact's module, lets the recipe's function train it in place, and writes the result under `workdir`.
 
+    The trained module's factory, as `file.py:factory`. Raises UsageError, ConvertError.
+    """
+    torch = torch_models.need_torch()
+    trainer_at, factory_at = torch_models.split_factory(recipe.qat), torch_models.split_factory(artifact.entry)
+    if trainer_at is None or factory_at is None:
+        raise UsageError(f"$.qat: {recipe.qat!r}", expected="file.py:function", code="qat")
+    trainer = torch_models.import_named(*trainer_at)
+    module, examples, _ = torch_models.call_factory(*factory_at)
+    if examples is None:
+        feeds = [[size if isinstance(size, int) else 1 for size in spec.shape] for spec in artifact.inputs]
+        examples = tuple(torch.zeros(shape) for shape in feeds)
+    prepared = prepare(module, examples, engine=engine, per_channel=recipe.per_channel)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             trainer(prepared)
         except Exception as error:
-            raise UsageError(f"{halves[1]}() raised {error!r}", where=halves[0], code="qat") from error
-    return finish(prepared)
+            raise UsageError(f"{trainer_at[1]}() raised {error!r}", where=trainer_at[0], code="qat") from error
+    state, code = workdir / "trained.pt", workdir / "trained.py"
+    save(finish(prepared), state)
+    code.write_text(_FACTORY.format(place=factory_at[0], name=factory_at[1], state=str(state)), encoding="utf-8")
+    return f"{code}:trained"

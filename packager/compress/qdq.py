@@ -1,9 +1,11 @@
 """A module with learned ranges as one with explicit Q/DQ operators in int8: the common form that torch.export carries to
-ONNX, ExecuTorch and TFLite."""
+ONNX, ExecuTorch and TFLite.
+"""
 
 from __future__ import annotations
 
 import copy
+import importlib
 from typing import Any
 
 from packager import torch_models
@@ -16,10 +18,12 @@ _SHIFT = 128
 
 def as_qdq(prepared: Any) -> Any:
     """The prepared and trained module (packager.compress.qat) with batch norm folded and Q/DQ in the place of fake
-    quantisation. In eval mode."""
+    quantisation. In eval mode.
+    """
     torch = torch_models.need_torch()
-    import torch.ao.quantization.fx._decomposed  # noqa: F401 - registers the operators
     from torch.ao.quantization import quantize_fx
+
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
 
     with legacy_quiet():
         reference = quantize_fx.convert_to_reference_fx(copy.deepcopy(prepared).eval())
@@ -30,7 +34,9 @@ def as_qdq(prepared: Any) -> Any:
             scale, zero = (_constant(reference, one) for one in node.args[1:3])
             settings = (float(scale), int(zero) - _SHIFT, _LOW, _HIGH, torch.int8)
             with reference.graph.inserting_after(node):
-                quantised = reference.graph.call_function(operators.quantize_per_tensor.default, (node.args[0], *settings))
+                quantised = reference.graph.call_function(
+                    operators.quantize_per_tensor.default, (node.args[0], *settings)
+                )
             node.replace_all_uses_with(quantised)
             quantised.meta["settings"] = settings
             reference.graph.erase_node(node)

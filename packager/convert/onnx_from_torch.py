@@ -24,4 +24,8 @@ class OnnxFromTorch:
         module, examples, _ = torch_models.call_factory(*halves)
         if examples is None:
             examples = torch_models.make_examples(module, options.get("shapes", {}))
+        if hasattr(module, torch_models.QAT_ENGINE):
+            from packager.compress.qdq import as_qdq
+
+            module = as_qdq(module)
         return export(module, examples, artifact, options, workdir)

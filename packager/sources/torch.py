@@ -53,6 +53,7 @@ class Torch:
             outputs=outputs,
             findings=tuple(findings),
             entry=model,
+            quantized=hasattr(module, torch_models.QAT_ENGINE),
             weights_bytes=sum(value.nbytes for value in module.state_dict().values() if hasattr(value, "nbytes")),
         )
 

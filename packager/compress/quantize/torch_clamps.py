@@ -19,7 +19,8 @@ _NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
 
 def absorb_clamps(graph: Any) -> dict[str, float]:
     """Replaces clamps from 0 that follow a layer by ReLU, in place. The modules concerned (layer, norm, ReLU) with their
-    caps: they need a capped observer."""
+    caps: they need a capped observer.
+    """
     torch = torch_models.need_torch()
     caps: dict[str, float] = {}
     modules = dict(graph.named_modules())
@@ -71,7 +72,9 @@ def clamp_bounds(node: Any, modules: dict[str, Any]) -> tuple[float, float]:
         return (0.0, 6.0)
     if node.target in (functional.hardtanh, torch.ops.aten.hardtanh):
         return _numbers(node, "min_val", "max_val", (-1.0, 1.0))
-    if node.target in (torch.clamp, torch.clip) or (node.op == "call_method" and node.target in ("clamp", "clip", "clamp_")):
+    if node.target in (torch.clamp, torch.clip) or (
+        node.op == "call_method" and node.target in ("clamp", "clip", "clamp_")
+    ):
         return _numbers(node, "min", "max", none)
     return none
 

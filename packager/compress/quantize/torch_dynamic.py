@@ -46,7 +46,9 @@ def quantize_dynamic(
     named = dict(module.named_modules())
     unknown = [name for name in exclude if name not in named]
     if unknown:
-        raise ConvertError(f"the module has no submodule {unknown[0]!r}", fix="see module.named_modules()", code="exclude")
+        raise ConvertError(
+            f"the module has no submodule {unknown[0]!r}", fix="see module.named_modules()", code="exclude"
+        )
     chosen: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for name, layer in named.items():
@@ -68,7 +70,9 @@ def quantize_dynamic(
         try:
             quantised = ao.quantize_dynamic(copy.deepcopy(module).eval(), chosen, dtype=torch.qint8)
         except (RuntimeError, AssertionError, ValueError, TypeError) as error:
-            raise ConvertError(f"PyTorch's dynamic quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
+            raise ConvertError(
+                f"PyTorch's dynamic quantiser failed: {str(error)[:600]}", code="quantiser-failed"
+            ) from error
     return DynamicResult(quantised, counts, state_bytes(module), state_bytes(quantised))
 
 

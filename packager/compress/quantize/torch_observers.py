@@ -1,5 +1,6 @@
 """Observers for PyTorch's static INT8: ranges by minimum and maximum, by least error, by percentile; and, where a ReLU6 was
-absorbed into the layer before it, capped, so that quantisation itself saturates where the ReLU6 would clamp."""
+absorbed into the layer before it, capped, so that quantisation itself saturates where the ReLU6 would clamp.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from packager import torch_models
 from packager.compress.quantize.torch_clamps import absorb_clamps, guard_clamps
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qconfig
-from packager.torch_program import outputs_of, worst_cosine
+from packager.torch_compare import outputs_of, worst_cosine
 from packager.torch_trace import legacy_quiet
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ def quantize_static(
     module: Any, examples: tuple[Any, ...], feeds: Sequence[Sequence[Any]], recipe: Recipe, engine: str
 ) -> StaticResult:
     """A quantised copy of the module, ranges from `feeds`. Raises ConvertError, also when the engine's kernels do not
-    compute what the same integers give in float."""
+    compute what the same integers give in float.
+    """
     use_engine(engine)
     with legacy_quiet():
         graph, reason = _graph_of(module)
@@ -50,10 +51,17 @@ def quantize_static(
 
 def _graph_of(module: Any) -> tuple[Any, str]:
     torch = torch_models.need_torch()
+    kinds = [getattr(torch.nn, kind) for kind in _ISLANDS]
     try:
-        return torch.fx.symbolic_trace(copy.deepcopy(module).eval()), ""
+        graph = torch.fx.symbolic_trace(copy.deepcopy(module).eval())
+        for node in graph.graph.nodes:
+            leaf = graph.get_submodule(node.target) if node.op == "call_module" else None
+            if leaf is not None and any(type(inner) in kinds for inner in leaf.modules() if inner is not leaf):
+                # A block of PyTorch's own (nn.TransformerEncoder) stays whole in the graph, its layers unseen.
+                return None, f"{type(leaf).__name__} hides its layers"
     except Exception as error:  # noqa: BLE001 - symbolic tracing runs the user's code: anything may come out of it
         return None, (str(error).splitlines() or [repr(error)])[0][:200]
+    return graph, ""
 
 
 def _by_graph(
@@ -70,10 +78,10 @@ def _by_graph(
                 prepared(*feed)
     except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConvertError(f"PyTorch's quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
-    return convert_prepared(prepared, feeds, engine, absorbed=_relus(caps))
+    return convert_prepared(prepared, feeds, engine)
 
 
-def convert_prepared(prepared: Any, feeds: Sequence[Sequence[Any]], engine: str, *, absorbed: int = 0) -> StaticResult:
+def convert_prepared(prepared: Any, feeds: Sequence[Sequence[Any]], engine: str) -> StaticResult:
     """A graph with observers or fake quantisation that have seen data, as a module of INT8 kernels, proven on `feeds`."""
     from torch.ao.quantization import quantize_fx
 
@@ -83,6 +91,7 @@ def convert_prepared(prepared: Any, feeds: Sequence[Sequence[Any]], engine: str,
     except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConvertError(f"PyTorch's quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
     _check_quantised(module)
+    absorbed = len({id(one) for one in prepared.modules() if type(one).__name__ == "CappedObserver"})
     guarded = guard_clamps(module) if engine == "qnnpack" else 0
     prove_kernels(module, reference, feeds[:_PROOF_SAMPLES], engine)
     findings = []
@@ -107,10 +116,6 @@ def prove_kernels(module: Any, reference: Any, feeds: Sequence[Sequence[Any]], e
             code="wrong-kernel",
         )
     return worst
-
-
-def _relus(caps: dict[str, float]) -> int:
-    return sum(name.startswith("absorbed_relu_") for name in caps)
 
 
 def _mapping(recipe: Recipe, engine: str, caps: dict[str, float]) -> Any:
@@ -150,9 +155,7 @@ def _check_quantised(module: Any) -> None:
         )
 
 
-def _by_layers(
-    module: Any, feeds: Sequence[Sequence[Any]], recipe: Recipe, engine: str, reason: str
-) -> StaticResult:
+def _by_layers(module: Any, feeds: Sequence[Sequence[Any]], recipe: Recipe, engine: str, reason: str) -> StaticResult:
     """Each layer by itself between a quantise and a dequantise: for modules that have no symbolic graph."""
     torch = torch_models.need_torch()
     import torch.ao.quantization as ao
