@@ -6,11 +6,13 @@ import ctypes
 import importlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+from agent import remedy
 from agent.contract import archive, codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
 from agent.contract.manifest import Manifest, Tolerance
@@ -27,6 +29,7 @@ def main(wire: Wire) -> int:
     baseline = memory.process_resident()
     try:
         task = read_document()
+        sys.path[1:1] = task.pop("path", [])
         _die_with_parent()
         wire.result(_TASKS[task.pop("task")](baseline=baseline, **task))
     except EdgepackError as error:
@@ -130,7 +133,7 @@ def _import_runtime(manifest: Manifest) -> None:
         except ImportError as error:
             raise DeviceError(
                 "%s does not import on the device: %s" % (name, error),
-                fix="on the device: %s" % module.INSTALL,
+                fix=remedy.install(module.PACKAGES),
                 code="no-numpy" if name == "numpy" else "no-runtime",
             ) from error
 

@@ -92,10 +92,10 @@ def _renamed(data: bytes, names: dict[str, str]) -> bytes:
     def fresh(match: re.Match[str]) -> str:
         return names.setdefault(match.group(), f"___torch_mangle_{len(names)}")
 
-    found = [(code.name, text, position) for code, text, position in pickletools.genops(data)]
+    found = [(code.name, str(text), position or 0) for code, text, position in pickletools.genops(data)]
     out, done = bytearray(), 0
     for index, (kind, text, position) in enumerate(found):
-        if kind not in (_LONG_TEXT, _GLOBAL) or not _MANGLED.search(str(text)):
+        if kind not in (_LONG_TEXT, _GLOBAL) or not _MANGLED.search(text):
             continue
         changed = _MANGLED.sub(fresh, text)
         out += data[done:position]

@@ -52,7 +52,8 @@ class Converter(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Lowering:
     """What a target is given beside the artifact. `shapes` are the user's --shape by input name; `progress` takes words.
-    `options` are the target's own, as the user gave them (`bytecode`)."""
+    `options` are the target's own, as the user gave them (`bytecode`).
+    """
 
     recipe: Recipe
     profile: Profile

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agent.contract.errors import ConvertError
 from packager import torch_models
 
 
@@ -12,7 +13,7 @@ def outputs_of(module: Any, feed: Sequence[Any]) -> list[Any]:
     """The module's output tensors for positional inputs."""
     torch = torch_models.need_torch()
     with torch.no_grad():
-        return torch_models.flatten_outputs(module(*[one.clone() for one in feed]))
+        return flatten(module(*[one.clone() for one in feed]))
 
 
 def worst_cosine(expected: Sequence[Sequence[Any]], found: Sequence[Sequence[Any]]) -> float:
@@ -35,3 +36,17 @@ def worst_cosine(expected: Sequence[Sequence[Any]], found: Sequence[Sequence[Any
             scale = left.norm() * right.norm()
             worst = min(worst, float(left @ right / scale) if scale > 0 else -1.0)
     return worst
+
+
+def flatten(result: Any) -> list[Any]:
+    """The tensors of a module's result, in order, untouched: fit to be traced. Raises ConvertError for what holds none."""
+    torch = torch_models.need_torch()
+    if isinstance(result, torch.Tensor):
+        return [result]
+    if isinstance(result, Mapping):
+        result = list(result.values())
+    if isinstance(result, (tuple, list)):
+        return [tensor for item in result for tensor in flatten(item)]
+    if result is None:
+        return []
+    raise ConvertError(f"the module returns {type(result).__name__}", expected="tensors", code="output-type")

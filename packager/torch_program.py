@@ -38,10 +38,8 @@ def open_program(artifact: Artifact, job: Lowering) -> Program:
     specs = tuple(sized(artifact, job.shapes))
     examples: tuple[Any, ...] | None = None
     if artifact.format == "torch":
-        halves = torch_models.split_factory(artifact.entry)
-        if halves is None:
-            raise UsageError(f"not a factory: {artifact.entry!r}", expected="file.py:factory")
-        module, examples, _ = torch_models.call_factory(*halves)
+        made = torch_models.recall(artifact.entry)
+        module, examples = made.module, made.examples
     elif artifact.format == "torchscript":
         from packager.sources.torchscript import load_script
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager import torch_models
-from packager.torch_compare import outputs_of, worst_cosine
+from packager.torch_compare import flatten, outputs_of, worst_cosine
 
 if TYPE_CHECKING:
     from packager.torch_program import Program
@@ -84,7 +84,7 @@ def _trace(module: Any, examples: tuple[Any, ...]) -> tuple[Any, list[str]]:
         warnings.simplefilter("always")
         try:
             with torch.no_grad(), contextlib.redirect_stdout(sys.stderr):
-                traced = torch.jit.trace(_Flat.wrap(module), examples, check_trace=False, strict=False)
+                traced = torch.jit.trace(_flat(module), examples, check_trace=False, strict=False)
         except Exception as error:  # noqa: BLE001 - tracing runs the user's code: anything may come out of it
             return _refused("cannot be traced", error), []
     doubts = [
@@ -153,20 +153,17 @@ def _place(text: str) -> str:
     return f"{match['file']}:{match['line']}" if match else ""
 
 
-class _Flat:
-    """A module whose result is a tensor or a tuple of tensors, whatever the original's classes are."""
+def _flat(module: Any) -> Any:
+    """The module with a tensor or a tuple of tensors as its result, whatever the original's classes are."""
+    base: Any = torch_models.need_torch().nn.Module
 
-    @staticmethod
-    def wrap(module: Any) -> Any:
-        torch = torch_models.need_torch()
+    class Flat(base):  # type: ignore[misc] # the base is known at run time only
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = module
 
-        class Flat(torch.nn.Module):  # type: ignore[misc] # torch is not seen by the type checker
-            def __init__(self) -> None:
-                super().__init__()
-                self.inner = module
+        def forward(self, *inputs: Any) -> Any:
+            found = flatten(self.inner(*inputs))
+            return found[0] if len(found) == 1 else tuple(found)
 
-            def forward(self, *inputs: Any) -> Any:
-                found = torch_models.flatten_outputs(self.inner(*inputs))
-                return found[0] if len(found) == 1 else tuple(found)
-
-        return Flat().eval()
+    return Flat().eval()

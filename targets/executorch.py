@@ -116,7 +116,11 @@ def _learned(program: Program) -> tuple[Program, list[Finding], bool]:
     from packager.compress.qdq import as_qdq
 
     text = "INT8 with the ranges learned in quantisation-aware training"
-    return dataclasses.replace(program, module=as_qdq(program.module)), [Finding("learned-ranges", INFO, text, "")], True
+    return (
+        dataclasses.replace(program, module=as_qdq(program.module)),
+        [Finding("learned-ranges", INFO, text, "")],
+        True,
+    )
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:

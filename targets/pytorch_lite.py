@@ -145,6 +145,9 @@ def _quantise(program: Program, job: Lowering) -> tuple[Any, list[Finding], list
     recipe, engine = job.recipe, engine_of(job.profile)
     if hasattr(program.module, torch_models.QAT_ENGINE):
         return _learned(program, job, engine)
+    if torch_models.is_quantized(program.module):
+        text = "the source is already quantised: passed through as it is"
+        return program.module, [Finding("already-quantised", INFO, text, "")], []
     if recipe.precision == "fp32":
         return program.module, [], []
     made = [(_STEPS[recipe.precision], _options(recipe, job.profile))]
@@ -166,7 +169,9 @@ def _quantise(program: Program, job: Lowering) -> tuple[Any, list[Finding], list
     return static.module, [*doubts, *static.findings], made
 
 
-def _learned(program: Program, job: Lowering, engine: str) -> tuple[Any, list[Finding], list[tuple[str, dict[str, Any]]]]:
+def _learned(
+    program: Program, job: Lowering, engine: str
+) -> tuple[Any, list[Finding], list[tuple[str, dict[str, Any]]]]:
     """INT8 with the ranges of quantisation-aware training."""
     from packager.compress.quantize.torch_dynamic import use_engine
     from packager.compress.quantize.torch_static import convert_prepared

@@ -34,14 +34,16 @@ _MARK = torch_models.QAT_ENGINE
 _FREEZE_AT = 2 / 3
 # Between steps everything is a file: the trained module is a factory again.
 _FACTORY = """
+import torch
+
 from packager import torch_models
 from packager.compress import qat
 
 
 def trained():
-    module, examples, _ = torch_models.call_factory({place!r}, {name!r})
-    made = qat.load(module, examples, {state!r})
-    return (made, examples) if examples is not None else made
+    made = torch_models.call_factory({entry!r})
+    examples = torch.load({examples!r}, weights_only=True)
+    return qat.load(made.module, examples, {state!r}), examples
 """
 
 
@@ -144,7 +146,9 @@ def finish(prepared: Any) -> Any:
 def save(prepared: Any, path: str | Path) -> None:
     """Writes weights and learned ranges."""
     torch = torch_models.need_torch()
-    torch.save({"engine": engine_of(prepared), "state": prepared.state_dict()}, str(path))
+    wide = any("PerChannel" in type(one).__name__ for one in prepared.modules())
+    saved = {"engine": engine_of(prepared), "per_channel": wide, "state": prepared.state_dict()}
+    torch.save(saved, str(path))
 
 
 def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
@@ -156,7 +160,7 @@ def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
 
     try:
         saved = torch.load(str(path), map_location="cpu", weights_only=True)
-        prepared = prepare(module, examples, engine=saved["engine"])
+        prepared = prepare(module, examples, engine=saved["engine"], per_channel=saved["per_channel"])
         prepared.load_state_dict(saved["state"])
     except (OSError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError) as error:
         raise UsageError(
@@ -174,15 +178,16 @@ def train_artifact(artifact: Artifact, recipe: Recipe, *, engine: str, workdir: 
     The trained module's factory, as `file.py:factory`. Raises UsageError, ConvertError.
     """
     torch = torch_models.need_torch()
-    trainer_at, factory_at = torch_models.split_factory(recipe.qat), torch_models.split_factory(artifact.entry)
-    if trainer_at is None or factory_at is None:
+    trainer_at = torch_models.split_factory(recipe.qat)
+    if trainer_at is None:
         raise UsageError(f"$.qat: {recipe.qat!r}", expected="file.py:function", code="qat")
     trainer = torch_models.import_named(*trainer_at)
-    module, examples, _ = torch_models.call_factory(*factory_at)
+    made = torch_models.recall(artifact.entry)
+    examples = made.examples
     if examples is None:
         feeds = [[size if isinstance(size, int) else 1 for size in spec.shape] for spec in artifact.inputs]
         examples = tuple(torch.zeros(shape) for shape in feeds)
-    prepared = prepare(module, examples, engine=engine, per_channel=recipe.per_channel)
+    prepared = prepare(made.module, examples, engine=engine, per_channel=recipe.per_channel)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             trainer(prepared)
@@ -190,5 +195,8 @@ def train_artifact(artifact: Artifact, recipe: Recipe, *, engine: str, workdir: 
             raise UsageError(f"{trainer_at[1]}() raised {error!r}", where=trainer_at[0], code="qat") from error
     state, code = workdir / "trained.pt", workdir / "trained.py"
     save(finish(prepared), state)
-    code.write_text(_FACTORY.format(place=factory_at[0], name=factory_at[1], state=str(state)), encoding="utf-8")
+    torch.save(examples, str(workdir / "examples.pt"))
+    code.write_text(
+        _FACTORY.format(entry=artifact.entry, examples=str(workdir / "examples.pt"), state=str(state)), encoding="utf-8"
+    )
     return f"{code}:trained"

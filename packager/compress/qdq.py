@@ -75,7 +75,9 @@ def _integer_layer(layer: Any) -> Any:
     zeros = torch.zeros(scale.numel(), dtype=torch.int64)
     operators = torch.ops.quantized_decomposed
 
-    class Integer(torch.nn.Module):  # type: ignore[misc] # torch is not seen by the type checker
+    base: Any = torch.nn.Module
+
+    class Integer(base):  # type: ignore[misc] # the base is known at run time only
         def __init__(self) -> None:
             super().__init__()
             self.register_buffer("integers", integers)

@@ -20,10 +20,9 @@ class OnnxFromTorch:
 
     def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
         """Raises ConvertError with both exporters' reasons."""
-        halves = torch_models.split_factory(artifact.entry) or ("", "")
-        module, examples, _ = torch_models.call_factory(*halves)
-        if examples is None:
-            examples = torch_models.make_examples(module, options.get("shapes", {}))
+        made = torch_models.recall(artifact.entry)
+        examples = torch_models.examples_for(made, options.get("shapes", {}))
+        module = made.module
         if hasattr(module, torch_models.QAT_ENGINE):
             from packager.compress.qdq import as_qdq
 

@@ -63,7 +63,7 @@ def clamp_bounds(node: Any, modules: dict[str, Any]) -> tuple[float, float]:
     functional = torch.nn.functional
     none = (-math.inf, math.inf)
     if node.op == "call_module":
-        layer = modules.get(str(node.target))
+        layer: Any = modules.get(str(node.target))
         kind = type(layer).__name__
         if kind == "ReLU6":
             return (0.0, 6.0)
@@ -89,12 +89,12 @@ def _numbers(node: Any, low: str, high: str, default: tuple[float, float]) -> tu
 def _layer_chain(node: Any, modules: dict[str, Any]) -> list[str]:
     """The names of the layer (and its batch norm) that feed this node alone; empty where there are none."""
     names: list[str] = []
-    source = node.args[0] if node.args else None
+    source: Any = node.args[0] if node.args else None
     for kinds in (_NORMS, _LAYERS):
         kind = type(modules.get(str(getattr(source, "target", "")))).__name__
         if getattr(source, "op", "") != "call_module" or kind not in kinds:
             continue
-        shared = sum(1 for other in source.graph.nodes if other.target == source.target) > 1
+        shared = [other.target for other in source.graph.nodes].count(source.target) > 1
         if len(source.users) != 1 or shared:
             return []
         names.append(str(source.target))

@@ -190,7 +190,9 @@ def island(layer: Any, config: Any) -> Any:
     torch = torch_models.need_torch()
     import torch.ao.quantization as ao
 
-    class Island(torch.nn.Module):  # type: ignore[misc] # torch is not seen by the type checker
+    base: Any = torch.nn.Module
+
+    class Island(base):  # type: ignore[misc] # the base is known at run time only
         def __init__(self) -> None:
             super().__init__()
             self.quant = ao.QuantStub()
