@@ -193,10 +193,9 @@ def train_artifact(artifact: Artifact, recipe: Recipe, *, engine: str, workdir: 
             trainer(prepared)
         except Exception as error:
             raise UsageError(f"{trainer_at[1]}() raised {error!r}", where=trainer_at[0], code="qat") from error
-    state, code = workdir / "trained.pt", workdir / "trained.py"
+    state, kept, code = (workdir / name for name in ("trained.pt", "examples.pt", "trained.py"))
     save(finish(prepared), state)
-    torch.save(examples, str(workdir / "examples.pt"))
-    code.write_text(
-        _FACTORY.format(entry=artifact.entry, examples=str(workdir / "examples.pt"), state=str(state)), encoding="utf-8"
-    )
+    torch.save(examples, str(kept))
+    text = _FACTORY.format(entry=artifact.entry, examples=str(kept), state=str(state))
+    code.write_text(text, encoding="utf-8")
     return f"{code}:trained"

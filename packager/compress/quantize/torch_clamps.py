@@ -29,7 +29,7 @@ def absorb_clamps(graph: Any) -> dict[str, float]:
         before = _layer_chain(node, modules) if low == 0 and math.isfinite(high) else []
         if not before:
             continue
-        name = f"absorbed_relu_{len(caps)}"
+        name = f"absorbed_relu_{sum(one.startswith('absorbed_relu_') for one in caps)}"
         graph.add_submodule(name, torch.nn.ReLU().eval())
         with graph.graph.inserting_after(node):
             relu = graph.graph.call_module(name, (node.args[0],))
