@@ -166,4 +166,7 @@ def _flat(module: Any) -> Any:
             found = flatten(self.inner(*inputs))
             return found[0] if len(found) == 1 else tuple(found)
 
-    return Flat().eval()
+    flat = Flat()
+    # Not eval(): the inner module is in that mode already, and an exported program refuses the call.
+    flat.training = False
+    return flat

@@ -98,8 +98,8 @@ def unscriptable():
 
 
 def quantised_already():
-    model = torch.ao.quantization.quantize_dynamic(Branch().eval().layer, {nn.Linear}, dtype=torch.qint8)
-    return nn.Sequential(model), (torch.ones(1, 8),)
+    model = nn.Sequential(nn.Linear(8, 8)).eval()
+    return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8), (torch.ones(1, 8),)
 
 
 def train(prepared):
@@ -117,6 +117,10 @@ def train(prepared):
 
 def train_and_fail(prepared):
     raise RuntimeError("no data on Sundays")
+
+
+def token_samples():
+    return {"ids": torch.randint(0, 100, (24, 12), generator=torch.Generator().manual_seed(5)).numpy()}
 
 
 def samples():

@@ -19,7 +19,7 @@ NETS = Path(__file__).parent / "nets.py"
 
 def build(tmp_path, factory, recipe, target="linux-arm64", **more):
     if recipe == "int8" and "calibration" not in more:
-        more["calibration"] = f"{NETS}:samples" if factory.startswith("clamped") else "random"
+        more["calibration"] = f"{NETS}:token_samples" if factory == "encoder" else f"{NETS}:samples"
     output = tmp_path / f"{factory}-{Path(recipe).stem}.edgepack"
     return pipeline.build(f"{NETS}:{factory}", target, runtime="pytorch_lite", recipe=recipe, output=output, **more)
 
