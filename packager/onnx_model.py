@@ -246,7 +246,7 @@ def move_opset(model: Any, wanted: int) -> Any:
         onnx.checker.check_model(moved)
     except (RuntimeError, ValueError, IndexError, onnx.checker.ValidationError) as error:
         raise ConvertError(
-            f"the model cannot go from opset {now} to {wanted}: {str(error)[:400]}",
+            f"the model cannot go from opset {now} to {wanted}: {told(error)}",
             fix=f"export it at opset {wanted}, or choose a profile whose runtime takes opset {now}",
             code="opset",
         ) from error
