@@ -142,7 +142,13 @@ def main() -> None:
         here = str(Path(__file__).parent)
         code.write_text(FACTORY.format(here=here, weights=str(weights), learned=str(learned)), encoding="utf-8")
         data = {"input": images[:200].numpy()}
-        rows = [("made", "fp32"), ("made", "int8"), ("made", "int8-entropy"), ("made", "int8-per-tensor"), ("trained", "int8")]
+        rows = [
+            ("made", "fp32"),
+            ("made", "int8"),
+            ("made", "int8-entropy"),
+            ("made", "int8-per-tensor"),
+            ("trained", "int8"),
+        ]
         targets = ["pytorch_lite", *(["executorch"] if importlib.util.find_spec("executorch") else [])]
         print("| runtime | recipe | accuracy | model bytes | ms per image |\n|---|---|---|---|---|")
         for target in targets:

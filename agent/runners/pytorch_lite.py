@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import warnings
 from typing import Any, Dict, List
 
@@ -139,4 +138,4 @@ def _flatten(result: Any, found: List[Any]) -> None:
         for value in result:
             _flatten(value, found)
     elif result is not None:
-        sys.stderr.write("an output of type %s is left out\n" % type(result).__name__)
+        raise DeviceError("the model returns %s" % type(result).__name__, expected="tensors", code="output-type")

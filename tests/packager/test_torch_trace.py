@@ -67,7 +67,9 @@ def test_the_bytecode_is_lowered_and_computes_the_same(tmp_path, bytecode):
     assert write_lite(freeze(found.module), path, bytecode) == (bytecode or 8)
     assert _get_model_bytecode_version(str(path)) == (bytecode or 8)
     with torch.no_grad():
-        assert torch.allclose(_load_for_lite_interpreter(str(path))(*one.examples), one.module(*one.examples), atol=1e-5)
+        assert torch.allclose(
+            _load_for_lite_interpreter(str(path))(*one.examples), one.module(*one.examples), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("bytecode", [3, 9])

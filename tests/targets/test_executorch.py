@@ -1,5 +1,6 @@
 """ExecuTorch: bundles that the agent really runs, and what of them XNNPACK computes."""
 
+import contextlib
 import zipfile
 from pathlib import Path
 
@@ -102,10 +103,8 @@ def test_every_flipped_byte_of_the_head_is_refused_or_read(model):
     raw = model.read_bytes()
     for place in range(256):
         broken = raw[:place] + bytes([raw[place] ^ 0xFF]) + raw[place + 1 :]
-        try:
-            read_pte(broken)
-        except IntegrityError as error:
-            assert error.code == "not-pte"
+        with contextlib.suppress(IntegrityError):
+            assert read_pte(broken).schema_version is not None
 
 
 def test_the_runner_refuses_a_provider_that_the_file_does_not_call(model):

@@ -185,7 +185,7 @@ def _by_layers(module: Any, feeds: Sequence[Sequence[Any]], recipe: Recipe, engi
 
 
 def island(layer: Any, config: Any) -> Any:
-    """The layer between a quantise and a dequantise; `weight` and `bias` can still be looked at, as some code does."""
+    """The layer between a quantise and a dequantise; its settings, `weight` and `bias` can still be looked at."""
     torch = torch_models.need_torch()
     import torch.ao.quantization as ao
 
@@ -199,6 +199,8 @@ def island(layer: Any, config: Any) -> Any:
             self.dequant = ao.DeQuantStub()
             self.qconfig = config
             self.kept = [layer.weight.detach(), layer.bias]
+            for name in layer.__constants__:  # stride, padding, in_features, ...
+                setattr(self, name, getattr(layer, name))
 
         @property
         def weight(self) -> Any:
