@@ -47,6 +47,20 @@ def legacy_quiet() -> Iterator[None]:
             yield
 
 
+@contextlib.contextmanager
+def plain_attention() -> Iterator[None]:
+    """Without the fused kernels of nn.MultiheadAttention and nn.TransformerEncoder, which read weights that INT8 layers do
+    not have.
+    """
+    mha = torch_models.need_torch().backends.mha
+    before = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(before)
+
+
 def to_script(program: Program, module: Any, feeds: Sequence[Sequence[Any]]) -> Scripted:
     """`module` as a ScriptModule that agrees with it on `feeds`. Raises ConvertError with the line of the user's code.
 

@@ -54,16 +54,15 @@ class PytorchLite:
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
         """The model as a `.ptl` in the recipe's precision. Raises ConvertError or, without calibration data, UsageError."""
         from packager.lite_file import freeze, write_lite
-        from packager.torch_trace import to_script
+        from packager.torch_trace import plain_attention, to_script
 
         torch = torch_models.need_torch()
         _check_source(artifact, job.recipe)
-        # The fused kernels of nn.MultiheadAttention and nn.TransformerEncoder read weights that INT8 layers do not have.
-        torch.backends.mha.set_fastpath_enabled(False)
         program = open_program(artifact, job)
-        module, findings, made = _quantise(program, job)
-        job.progress("tracing")
-        scripted = to_script(program, module, check_feeds(program, job))
+        with plain_attention():
+            module, findings, made = _quantise(program, job)
+            job.progress("tracing")
+            scripted = to_script(program, module, check_feeds(program, job))
         path = job.workdir / "model.ptl"
         bytecode = write_lite(freeze(scripted.module), path, self._bytecode(job))
         digest = digest_files([path])
