@@ -129,6 +129,9 @@ def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> An
     _import_runtime(manifest)
     runner = module.Runner()
     chosen = dict(options)
+    # Some formats name their inputs and outputs, others only order them.
+    chosen["inputs"] = [spec.name for spec in manifest.inputs]
+    chosen["outputs"] = [spec.name for spec in manifest.outputs]
     chosen["session_options"] = {**manifest.session_options, **(options.get("session_options") or {})}
     runner.load(str(folder.joinpath(*manifest.model.split("/"))), chosen)
     return runner

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from agent.contract import codec, parity
 from agent.contract.errors import ConvertError, UsageError
 from agent.contract.finding import WARNING, Finding
-from agent.contract.manifest import Manifest, Preprocessing, Source, TensorSpec
+from agent.contract.manifest import Manifest, Preprocessing, Source, Step, TensorSpec
 from packager import registry
 from packager.bundle.golden import integer_bounds, make_golden, sized
 from packager.bundle.write import check_writable, golden_files, write_bundle
@@ -48,6 +48,7 @@ class Request:
     output_names: tuple[str, ...] = ()
     output: Path | None = None
     check: bool = True
+    target_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,14 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     check_shapes(shapes, artifact.inputs, may_free=artifact.format == "torch")
     inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
     artifact = dataclasses.replace(artifact, inputs=inputs)
-    job = Lowering(recipe=recipe, profile=profile, workdir=workdir, shapes=shapes, progress=progress)
+    job = Lowering(
+        recipe=recipe,
+        profile=profile,
+        workdir=workdir,
+        shapes=shapes,
+        progress=progress,
+        options=request.target_options,
+    )
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
     job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes))
@@ -184,7 +192,7 @@ def _calibration(request: Request, artifact: Artifact, shapes: Mapping[str, Shap
 
 
 def _execute(prepared: Prepared) -> Built:
-    artifact, job, target = prepared.artifact, prepared.job, prepared.plan.target
+    artifact, job, target = _trained(prepared), prepared.job, prepared.plan.target
     job.progress("running the original on golden inputs")
     golden = make_golden(prepared.source, artifact, job.calibration, job.shapes)
     lowered = artifact
@@ -199,6 +207,24 @@ def _execute(prepared: Prepared) -> Built:
         job.progress("comparing with the original")
         findings += _host_check(prepared, lowered, golden, terms)
     return _write(prepared, lowered, golden, terms, findings)
+
+
+def _trained(prepared: Prepared) -> Artifact:
+    """The source, or what the recipe's training made of it: from there on that is the original."""
+    artifact, job = prepared.artifact, prepared.job
+    if not job.recipe.qat:
+        return artifact
+    from packager.compress.qat import train_artifact
+
+    job.progress("training with fake quantisation")
+    # Seven bits for activations where products saturate (x86 without VNNI), eight elsewhere.
+    engine = "x86" if job.profile.cpu.arch == "x86_64" else "qnnpack"
+    entry = train_artifact(artifact, job.recipe, engine=engine, workdir=job.workdir)
+    names = tuple(spec.name for spec in artifact.outputs)
+    trained = prepared.source.open(entry, {"shapes": job.shapes, "output_names": names})
+    function = job.recipe.qat.rpartition(":")[2]
+    step = Step("train_quantised", "torch.ao", {"engine": engine, "function": function}, trained.digest)
+    return dataclasses.replace(trained, steps=(step,), findings=artifact.findings)
 
 
 def _convert_options(prepared: Prepared) -> dict[str, Any]:

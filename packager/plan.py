@@ -48,7 +48,7 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
     calibration data.
     """
     target = registry.target(runtime)
-    conversions = registry.path_between(artifact.format, target.format)
+    conversions = registry.path_to(artifact.format, target)
     if conversions is None:
         others = registry.reachable(artifact.format)
         raise ConvertError(
@@ -58,9 +58,12 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
             code="no-path",
         )
     check_recipe(target, job.recipe)
+    _check_options(target, job)
     if job.recipe.needs_calibration and not calibrated and not artifact.quantized:
         raise missing_calibration(job.profile, job.recipe)
     steps: list[tuple[str, dict[str, Any]]] = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]
+    if job.recipe.qat:
+        steps.insert(0, ("train_quantised", {"function": job.recipe.qat.rpartition(":")[2]}))
     steps += target.plan(artifact, job)
     return Plan(target=target, conversions=tuple(conversions), steps=tuple(steps))
 
@@ -73,6 +76,32 @@ def check_recipe(target: Target, recipe: Recipe) -> None:
             expected=f"one of: {', '.join(target.recipes)}",
             code="no-recipe",
         )
+
+
+def _to_be_trained(artifact: Artifact, recipe: Recipe) -> Artifact:
+    """The artifact as training will leave it. Raises ConvertError for one that has nothing to train."""
+    if artifact.format != "torch" or artifact.quantized:
+        raise ConvertError(
+            f"quantisation-aware training needs a float nn.Module, and a {artifact.format} file is none"
+            if artifact.format != "torch"
+            else "the module has been trained with quantisation already",
+            where=f"recipe {recipe.name}: qat",
+            fix="build from file.py:factory" if artifact.format != "torch" else "take --recipe int8",
+            code="nothing-to-train",
+        )
+    return dataclasses.replace(artifact, quantized=True)
+
+
+def _check_options(target: Target, job: Lowering) -> None:
+    """Raises UsageError for an option of another target."""
+    known = getattr(target, "options", ())
+    for key in job.options:
+        if key not in known:
+            raise UsageError(
+                f"{target.title} takes no option {key!r}",
+                expected=f"one of: {', '.join(known)}" if known else "none",
+                code="target-option",
+            )
 
 
 def missing_calibration(profile: Profile, recipe: Recipe) -> UsageError:

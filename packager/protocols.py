@@ -51,7 +51,9 @@ class Converter(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """What a target is given beside the artifact. `shapes` are the user's --shape by input name; `progress` takes words."""
+    """What a target is given beside the artifact. `shapes` are the user's --shape by input name; `progress` takes words.
+    `options` are the target's own, as the user gave them (`bytecode`).
+    """
 
     recipe: Recipe
     profile: Profile
@@ -59,6 +61,7 @@ class Lowering:
     calibration: CalibrationData | None = None
     shapes: Mapping[str, tuple[int | str, ...]] = dataclasses.field(default_factory=dict)
     progress: Callable[[str], None] = lambda _: None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,11 @@ class Terms:
 
 
 class Target(Protocol):
-    """A deployment runtime and its rules; one file in `targets/`."""
+    """A deployment runtime and its rules; one file in `targets/`.
+
+    A target that lowers several formats by itself names them all in `formats` (optional; `format` is the first). `options`
+    (optional) are the keys of `Lowering.options` that it knows.
+    """
 
     name: str
     title: str

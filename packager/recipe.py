@@ -19,7 +19,8 @@ class Recipe:
     """How a model is lowered. Empty types and scope are chosen for the device by the target.
 
     `percentile` counts only with the method of that name. `exclude` names nodes that stay in float; `operators` limits
-    quantisation to these operator types (empty: what `scope` says).
+    quantisation to these operator types (empty: what `scope` says). `qat` names a function (file.py:function) that trains the
+    module with fake quantisation in it, in the place of calibration.
     """
 
     name: str
@@ -33,12 +34,13 @@ class Recipe:
     operators: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     keep_io_types: bool = True
+    qat: str = ""
     schema: str = "edgepack.recipe/1"
 
     @property
     def needs_calibration(self) -> bool:
         """Whether activation ranges must be measured on data."""
-        return self.precision == "int8"
+        return self.precision == "int8" and not self.qat
 
 
 NAMED = {name: Recipe(name=name, precision=name) for name in PRECISIONS}
@@ -82,5 +84,7 @@ def _check(recipe: Recipe, where: str) -> None:
         if value not in values:
             known = ", ".join(value or "(empty)" for value in values)
             raise ContractError(f"$.{key}: unknown value {value!r}", where=where, expected=f"one of: {known}")
+    if recipe.qat and recipe.precision != "int8":
+        raise ContractError("$.qat: training is for INT8", where=where, expected='precision = "int8"')
     if not 50 < recipe.percentile <= 100:  # noqa: PLR2004 - below the median nothing is a range
         raise ContractError(f"$.percentile: {recipe.percentile}", where=where, expected="above 50, at most 100")

@@ -86,6 +86,12 @@ def path_between(start: str, goal: str) -> list[Converter] | None:
     return None
 
 
+def path_to(start: str, goal: Target) -> list[Converter] | None:
+    """The fewest converters that lead from a format to one that the target lowers; None when none do."""
+    paths = [path_between(start, one) for one in getattr(goal, "formats", (goal.format,))]
+    return min((path for path in paths if path is not None), key=len, default=None)
+
+
 def reachable(start: str) -> list[str]:
-    """The runtimes whose format can be reached from this one."""
-    return [name for name in target_names() if path_between(start, target(name).format) is not None]
+    """The runtimes that can be reached from this format."""
+    return [name for name in target_names() if path_to(start, target(name)) is not None]

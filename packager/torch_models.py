@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _FACTORY = re.compile(r"^(?P<place>.+?):(?P<name>[A-Za-z_]\w*)$")
 SEED = 0
+# A module prepared by packager.compress.qat carries the engine it was trained for under this name.
+QAT_ENGINE = "edgepack_qat_engine"
 
 
 def need_torch() -> Any:
@@ -276,7 +278,11 @@ def _random_examples(module: Any, shapes: Mapping[str, Shape]) -> tuple[Any, ...
 
 
 def is_quantized(module: Any) -> bool:
-    """Whether the module's layers or weights are integers already (torch.ao's quantised layers, torchao's tensors)."""
+    """Whether the module's layers or weights are integers already (torch.ao's quantised layers, torchao's tensors), or will
+    be, with ranges that training has learned.
+    """
+    if hasattr(module, QAT_ENGINE):
+        return True
     layers = any(".quantized" in type(one).__module__ for one in module.modules())
     return layers or any(type(value).__module__.startswith("torchao") for value in module.parameters())
 

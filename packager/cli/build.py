@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
 )
+@click.option("--bytecode", type=int, help="PyTorch Lite: the bytecode version that the app's runtime takes (4 to 8).")
 @click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option
@@ -83,8 +84,10 @@ def _request(options: dict[str, Any]) -> Request:
 
     preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))
     names = tuple(name.strip() for name in (options.pop("output_names") or "").split(",") if name.strip())
+    bytecode = options.pop("bytecode")
+    target_options = {} if bytecode is None else {"bytecode": bytecode}
     filled = fill(options)
-    return Request(**filled, preprocessing=preprocessing, output_names=names)
+    return Request(**filled, target_options=target_options, preprocessing=preprocessing, output_names=names)
 
 
 def _show_plan(document: dict[str, Any], *, as_json: bool) -> None:

@@ -22,4 +22,9 @@ class OnnxFromTorch:
         """Raises ConvertError with both exporters' reasons."""
         made = torch_models.recall(artifact.entry)
         examples = torch_models.examples_for(made, options.get("shapes", {}))
-        return export(made.module, examples, artifact, options, workdir)
+        module = made.module
+        if hasattr(module, torch_models.QAT_ENGINE):
+            from packager.compress.qdq import as_qdq
+
+            module = as_qdq(module)
+        return export(module, examples, artifact, options, workdir)

@@ -1,0 +1,171 @@
+"""PyTorch Lite and ExecuTorch on architectures of `transformers` built from small configs, and on recurrent and convolutional
+networks: builds that succeed, parity with the original, size, and latency against fp32 in the same runtime.
+
+    python benchmarks/pytorch_mobile.py [--runtime pytorch_lite] [--only bert,vit] [--seconds 1]
+
+Weights are random, so the cosine is parity, not accuracy. The latencies of a model's recipes are sampled in turn in one
+process, one thread: ratios hold where the machine is shared, milliseconds may not. Needs the `torch` extra and
+`transformers`; `executorch` for its rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+RECIPES = ("fp32", "int8-dynamic", "int8")
+TEXT = {
+    "vocab_size": 500,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 128,
+}
+DEEP = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "vocab_size": 500}
+PICTURE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
+STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}
+ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "bert": ("Bert", TEXT, "text"),
+    "roberta": ("Roberta", {**TEXT, "max_position_embeddings": 64}, "text"),
+    "distilbert": ("DistilBert", DEEP, "text"),
+    "albert": ("Albert", {**TEXT, "embedding_size": 32}, "text"),
+    "electra": ("Electra", {**TEXT, "embedding_size": 32}, "text"),
+    "mpnet": ("MPNet", TEXT, "text"),
+    "vit": ("ViT", {**PICTURE, "image_size": 32, "patch_size": 8}, "picture"),
+    "deit": ("DeiT", {**PICTURE, "image_size": 32, "patch_size": 8}, "picture"),
+    "resnet": ("ResNet", {**STAGES, "embedding_size": 16, "layer_type": "basic"}, "picture"),
+    "mobilenet_v2": ("MobileNetV2", {"image_size": 64, "depth_multiplier": 0.35}, "picture"),
+    "convnext": ("ConvNext", STAGES, "picture"),
+    "regnet": ("RegNet", {**STAGES, "embedding_size": 16, "groups_width": 8}, "picture"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ARCHITECTURES:
+        return lambda: make(name)
+    if name.removesuffix("_samples") in ARCHITECTURES:
+        return lambda: samples(name.removesuffix("_samples"))
+    raise AttributeError(name)
+
+
+def make(name: str) -> Any:
+    """(module, examples); weights seeded by the caller."""
+    import torch
+
+    transformers = importlib.import_module("transformers")
+    prefix, settings, kind = ARCHITECTURES[name]
+    config = getattr(transformers, f"{prefix}Config")(**settings)
+    config._attn_implementation = "eager"  # noqa: SLF001 - a public setting only of from_pretrained
+    inner = getattr(transformers, f"{prefix}Model")(config).eval()
+
+    class Hidden(torch.nn.Module):
+        """The last hidden state alone, under an input's plain name."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x: Any) -> Any:
+            return self.inner(x, return_dict=False)[0]
+
+    size = 64 if name in ("mobilenet_v2", "resnet", "convnext", "regnet") else 32
+    example = torch.randint(3, 500, (1, 32)) if kind == "text" else torch.randn(1, 3, size, size)
+    return Hidden().eval(), (example,)
+
+
+def samples(name: str) -> dict[str, Any]:
+    """Thirty-two inputs like the example."""
+    import torch
+
+    generator = torch.Generator().manual_seed(2)
+    example = make(name)[1][0]
+    shape = (32, *example.shape[1:])
+    if example.is_floating_point():
+        return {"x": torch.randn(shape, generator=generator).numpy()}
+    return {"x": torch.randint(3, 500, shape, generator=generator).numpy()}
+
+
+def one(name: str, runtime: str, folder: Path, seconds: float) -> None:
+    from agent.contract import archive
+    from agent.contract.errors import EdgepackError
+    from packager import pipeline
+
+    runners: dict[str, tuple[Any, Any, int, str, float]] = {}
+    for recipe in RECIPES:
+        started = time.perf_counter()
+        output = folder / f"{name}-{runtime}-{recipe}.edgepack"
+        calibration = f"{__file__}:{name}_samples" if recipe == "int8" else None
+        try:
+            built = pipeline.build(
+                f"{__file__}:{name}",
+                "linux-arm64",
+                runtime=runtime,
+                recipe=recipe,
+                calibration=calibration,
+                output=output,
+            )
+        except EdgepackError as error:
+            print(f"| {runtime} | {name} | {recipe} | no: {error.what[:90]} | | | |", flush=True)
+            continue
+        took = time.perf_counter() - started
+        place = folder / output.stem
+        with archive.BundleReader(output) as reader:
+            reader.extract(place)
+        runners[recipe] = (*load(place), built.manifest.files[built.manifest.model].size, "", took)
+    times = measure({recipe: row[0] for recipe, row in runners.items()}, seconds)
+    for recipe, (_, verdict, size, _, took) in runners.items():
+        ratio = times["fp32"] / times[recipe] if "fp32" in times else float("nan")
+        worst = min((output.cosine for output in verdict.outputs if output.cosine is not None), default=float("nan"))
+        row = f"{verdict.verdict} {worst:.4f} | {size} | {times[recipe]:.3f} | {ratio:.2f}x | {took:.0f} s"
+        print(f"| {runtime} | {name} | {recipe} | {row} |", flush=True)
+
+
+def load(place: Path) -> tuple[Any, Any]:
+    """A call of the model on its first golden input, and the golden check's verdict."""
+    from agent import child
+    from agent.contract import archive, parity
+
+    manifest = archive.read_manifest_file(place)
+    runner = child.load_runner(manifest, place, {"threads": 1})
+    feeds = child.golden_feeds(manifest, place)
+    rows = [dict(zip(runner.output_names(), runner.run(feed), strict=True)) for feed in feeds]
+    golden = manifest.golden
+    wanted = {entry.name: child.load_array(place, entry.file) for entry in golden.outputs}
+    return (lambda: runner.run(feeds[0])), parity.compare(wanted, rows, golden.tolerance)
+
+
+def measure(calls: dict[str, Any], seconds: float) -> dict[str, float]:
+    """The least of each in ms, sampled in turn: what the machine can do when nothing else runs on it."""
+    samples: dict[str, list[int]] = {name: [] for name in calls}
+    end = time.perf_counter() + seconds * len(calls)
+    while calls and (time.perf_counter() < end or len(next(iter(samples.values()))) < 20):
+        for name, call in calls.items():
+            start = time.perf_counter_ns()
+            call()
+            samples[name].append(time.perf_counter_ns() - start)
+    return {name: min(values) / 1e6 for name, values in samples.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runtime", action="append")
+    parser.add_argument("--only", default=",".join(ARCHITECTURES))
+    parser.add_argument("--seconds", type=float, default=1.0)
+    asked = parser.parse_args()
+    warnings.simplefilter("ignore")
+    print(
+        "| runtime | model | recipe | parity | model bytes | ms | against fp32 | build |\n|---|---|---|---|---|---|---|---|"
+    )
+    with tempfile.TemporaryDirectory() as name:
+        for runtime in asked.runtime or ["pytorch_lite", "executorch"]:
+            for model in asked.only.split(","):
+                one(model, runtime, Path(name), asked.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""A module with learned ranges as one with explicit Q/DQ operators in int8: the common form that torch.export carries to
+ONNX, ExecuTorch and TFLite.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from typing import Any
+
+from packager import torch_models
+from packager.torch_trace import legacy_quiet
+
+_LOW, _HIGH = -128, 127
+# Activations are trained as unsigned bytes; the same scale with the zero point moved gives signed ones.
+_SHIFT = 128
+
+
+def as_qdq(prepared: Any) -> Any:
+    """The prepared and trained module (packager.compress.qat) with batch norm folded and Q/DQ in the place of fake
+    quantisation. In eval mode.
+    """
+    torch = torch_models.need_torch()
+    from torch.ao.quantization import quantize_fx
+
+    importlib.import_module("torch.ao.quantization.fx._decomposed")  # registers the operators
+
+    with legacy_quiet():
+        reference = quantize_fx.convert_to_reference_fx(copy.deepcopy(prepared).eval())
+    _replace_layers(reference)
+    operators = torch.ops.quantized_decomposed
+    for node in list(reference.graph.nodes):
+        if node.op == "call_function" and node.target is torch.quantize_per_tensor:
+            scale, zero = (_constant(reference, one) for one in node.args[1:3])
+            settings = (float(scale), int(zero) - _SHIFT, _LOW, _HIGH, torch.int8)
+            with reference.graph.inserting_after(node):
+                quantised = reference.graph.call_function(
+                    operators.quantize_per_tensor.default, (node.args[0], *settings)
+                )
+            node.replace_all_uses_with(quantised)
+            quantised.meta["settings"] = settings
+            reference.graph.erase_node(node)
+        elif node.op == "call_method" and node.target == "dequantize":
+            settings = node.args[0].meta["settings"]
+            with reference.graph.inserting_after(node):
+                back = reference.graph.call_function(operators.dequantize_per_tensor.default, (node.args[0], *settings))
+            node.replace_all_uses_with(back)
+            reference.graph.erase_node(node)
+    reference.graph.eliminate_dead_code()
+    reference.recompile()
+    return reference.eval()
+
+
+def _constant(module: Any, node: Any) -> Any:
+    return getattr(module, node.target) if hasattr(node, "target") else node
+
+
+def _replace_layers(module: Any) -> None:
+    """Reference layers (float weights with their ranges) become layers of integer weights behind a DequantizeLinear."""
+    for name, layer in list(module.named_modules()):
+        if "quantized.reference" not in type(layer).__module__ or not hasattr(layer, "weight_scale"):
+            continue
+        parent, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(parent), leaf, _integer_layer(layer))
+
+
+def _integer_layer(layer: Any) -> Any:
+    torch = torch_models.need_torch()
+    functional = torch.nn.functional
+    weight, scale = layer.weight.detach(), layer.weight_scale.detach().float()
+    per_channel = scale.numel() > 1
+    axis = int(layer.weight_axis_int) if per_channel else 0
+    shape = [-1 if index == axis else 1 for index in range(weight.dim())] if per_channel else [1] * weight.dim()
+    integers = torch.round(weight / scale.reshape(shape)).clamp(_LOW, _HIGH).to(torch.int8)
+    zeros = torch.zeros(scale.numel(), dtype=torch.int64)
+    operators = torch.ops.quantized_decomposed
+
+    base: Any = torch.nn.Module
+
+    class Integer(base):  # type: ignore[misc] # the base is known at run time only
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("integers", integers)
+            self.register_buffer("scale", scale.reshape(-1))
+            self.register_buffer("zeros", zeros)
+            self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+
+        def forward(self, x: Any) -> Any:
+            if per_channel:
+                settings = (self.scale, self.zeros, axis, _LOW, _HIGH, torch.int8)
+                real = operators.dequantize_per_channel(self.integers, *settings)
+            else:
+                real = operators.dequantize_per_tensor(self.integers, float(scale), 0, _LOW, _HIGH, torch.int8)
+            if not hasattr(layer, "kernel_size"):
+                return functional.linear(x, real, self.bias)
+            convolve = getattr(functional, f"conv{weight.dim() - 2}d")
+            return convolve(x, real, self.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+
+    return Integer().eval()

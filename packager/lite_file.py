@@ -1,0 +1,119 @@
+"""The file of PyTorch's lite interpreter (`.ptl`): written, lowered to an older bytecode, made reproducible."""
+
+from __future__ import annotations
+
+import pickletools
+import re
+import struct
+from pathlib import Path
+from typing import Any
+
+from agent.contract.errors import ConvertError
+from packager import torch_models
+from packager.torch_trace import legacy_quiet
+
+# What torch 2.13 writes, and how far back its backport reaches.
+NEWEST, OLDEST = 8, 4
+_MANGLED = re.compile(r"___torch_mangle_\d+")
+_LONG_TEXT, _GLOBAL = "BINUNICODE", "GLOBAL"
+# Records that the writer makes itself.
+_MADE = ("version", "byteorder", ".data/serialization_id")
+
+
+def freeze(script: Any) -> Any:
+    """The script with its weights as constants, convolutions and batch norms folded."""
+    torch = torch_models.need_torch()
+    with legacy_quiet(), torch.no_grad():
+        frozen = script if _is_frozen(script) else torch.jit.freeze(script.eval())
+        torch.jit.run_frozen_optimizations(frozen)
+    return frozen
+
+
+def write_lite(frozen: Any, path: Path, bytecode: int | None = None) -> int:
+    """Writes the module for the lite interpreter; its bytecode version. The same module gives the same bytes.
+
+    Raises ConvertError when `bytecode` cannot be reached.
+    """
+    from torch.jit.mobile import _get_model_bytecode_version
+
+    with legacy_quiet():
+        frozen._save_for_lite_interpreter(str(path))  # noqa: SLF001 - the only way there is
+        version = int(_get_model_bytecode_version(str(path)))
+        if bytecode is not None and bytecode != version:
+            version = _backport(path, version, bytecode)
+        _normalise(path)
+    return version
+
+
+def _backport(path: Path, have: int, want: int) -> int:
+    from torch.jit.mobile import _backport_for_mobile, _get_model_bytecode_version
+
+    if want > have or want < OLDEST:
+        raise ConvertError(
+            f"bytecode version {want} cannot be written",
+            expected=f"{OLDEST} to {have} (this torch writes {have} and lowers it)",
+            fix="PyTorch's Android Lite runtime 2.1.0 takes 4 to 9",
+            code="bytecode",
+        )
+    lowered = path.with_suffix(".lowered")
+    try:
+        done = _backport_for_mobile(str(path), str(lowered), want)
+    except RuntimeError as error:
+        raise ConvertError(f"the backport to bytecode {want} failed: {str(error)[:400]}", code="bytecode") from error
+    if not done or int(_get_model_bytecode_version(str(lowered))) != want:
+        raise ConvertError(f"the backport to bytecode {want} failed", code="bytecode")
+    lowered.replace(path)
+    return want
+
+
+def _normalise(path: Path) -> None:
+    """Leaves out the TorchScript source, which the lite interpreter does not read and which holds the paths of the
+    user's files; and numbers mangled class names from 0, which otherwise count all that this process ever traced.
+    """
+    torch = torch_models.need_torch()
+    reader = torch._C.PyTorchFileReader(str(path))  # noqa: SLF001 - the format's own reader and writer
+    names: dict[str, str] = {}
+    records = {}
+    for name in reader.get_all_records():
+        if name.startswith("code/") or name in _MADE:
+            continue
+        data = reader.get_record(name)
+        records[name] = _renamed(data, names) if name.endswith(".pkl") else data
+    del reader
+    writer = torch._C.PyTorchFileWriter(str(path))  # noqa: SLF001 - as above
+    for name, data in records.items():
+        writer.write_record(name, data, len(data))
+    writer.write_end_of_file()
+
+
+def _renamed(data: bytes, names: dict[str, str]) -> bytes:
+    """The pickle with its mangled names numbered in the order of their appearance."""
+
+    def fresh(match: re.Match[str]) -> str:
+        return names.setdefault(match.group(), f"___torch_mangle_{len(names)}")
+
+    found = [(code.name, str(text), position or 0) for code, text, position in pickletools.genops(data)]
+    out, done = bytearray(), 0
+    for index, (kind, text, position) in enumerate(found):
+        if kind not in (_LONG_TEXT, _GLOBAL) or not _MANGLED.search(text):
+            continue
+        changed = _MANGLED.sub(fresh, text)
+        out += data[done:position]
+        if kind == _GLOBAL:
+            out += b"c" + changed.replace(" ", "\n", 1).encode() + b"\n"
+        else:
+            raw = changed.encode()
+            out += b"X" + struct.pack("<I", len(raw)) + raw
+        done = found[index + 1][2]
+    return bytes(out + data[done:])
+
+
+def _is_frozen(script: Any) -> bool:
+    return not list(script.named_parameters()) and not list(script.named_buffers())
+
+
+def operators(path: Path) -> list[str]:
+    """The operators the file calls, sorted."""
+    from torch.jit.mobile import _get_model_ops_and_info
+
+    return sorted(_get_model_ops_and_info(str(path)))

@@ -1,0 +1,156 @@
+"""ExecuTorch (`.pte`) with XNNPACK, for Android and Linux: the successor of PyTorch Lite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.finding import INFO, WARNING, Finding
+from agent.contract.manifest import RuntimeNeed, Step, Tolerance
+from agent.contract.pte import read_pte
+from packager import torch_models
+from packager.artifact import Artifact, digest_files
+from packager.torch_program import calibration_feeds, open_program
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from packager.executorch_lower import Delegation
+    from packager.protocols import Arrays, Lowering, Terms
+    from packager.recipe import Recipe
+    from packager.torch_program import Program
+
+_TOLERANCES = {
+    "fp32": Tolerance(min_cosine=0.9999, max_abs=1e-4),
+    "int8-dynamic": Tolerance(min_cosine=0.98, max_abs=1e-3),
+    "int8": Tolerance(min_cosine=0.98, max_abs=1e-3),
+}
+_STEPS = {"int8-dynamic": "quantize_dynamic", "int8": "quantize_static"}
+_CALIBRATE = 200
+
+
+class Executorch:
+    """The rules of this runtime."""
+
+    name = "executorch"
+    title = "ExecuTorch"
+    format = "torch"
+    formats: Sequence[str] = ("torch", "pt2")
+    recipes: Sequence[str] = ("fp32", "int8-dynamic", "int8")
+    extra = "executorch"
+
+    def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
+        """The steps."""
+        steps: list[tuple[str, dict[str, Any]]] = [] if artifact.format == "pt2" else [("torch_export", {})]
+        if job.recipe.precision in _STEPS and not artifact.quantized:
+            steps.append((_STEPS[job.recipe.precision], _options(job.recipe)))
+        return [*steps, ("lower_to_xnnpack", {}), ("save_pte", {})]
+
+    def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
+        """The model as a `.pte` in the recipe's precision. Raises ConvertError, UsageError without data or executorch."""
+        from packager import executorch_lower
+
+        executorch_lower.need_executorch()
+        program = open_program(artifact, job)
+        program, findings, learned = _learned(program)
+        job.progress("exporting")
+        exported = executorch_lower.export(program)
+        if job.recipe.precision != "fp32" and not learned:
+            feeds = calibration_feeds(program, job, _CALIBRATE) if job.recipe.needs_calibration else []
+            job.progress(f"calibrating on {len(feeds)} samples" if feeds else "quantising weights")
+            exported = executorch_lower.quantise(exported, program, feeds, job.recipe)
+            if feeds and job.calibration is not None:
+                findings += job.calibration.findings()
+        job.progress("lowering to XNNPACK")
+        path = job.workdir / "model.pte"
+        told = executorch_lower.write(exported, path, dynamic=job.recipe.precision == "int8-dynamic")
+        facts = read_pte(path.read_bytes())
+        digest = digest_files([path])
+        steps = [Step(name, _tool(name), options, "") for name, options in self.plan(artifact, job)[:-1]]
+        steps.append(Step("save_pte", _tool("save_pte"), {"schema_version": facts.schema_version}, digest))
+        return dataclasses.replace(
+            artifact,
+            format="pte",
+            path=path,
+            companions=(),
+            digest=digest,
+            inputs=program.inputs,
+            quantized=job.recipe.precision != "fp32" or learned,
+            weights_bytes=None,
+            steps=(*artifact.steps, *steps),
+            findings=(*artifact.findings, *findings, _placement(told)),
+        )
+
+    def terms(self, artifact: Artifact, job: Lowering) -> Terms:
+        """The release that wrote the program, or a newer one: a runtime reads what its own and older exporters wrote."""
+        from importlib import metadata
+
+        from packager.protocols import Terms
+
+        oldest = ".".join(metadata.version("executorch").split(".")[:2])
+        need = RuntimeNeed(name=self.name, min_version=oldest)
+        precision = "int8" if artifact.quantized and job.recipe.precision == "fp32" else job.recipe.precision
+        return Terms(need=need, tolerance=_TOLERANCES[precision])
+
+    def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        """By the runtime itself, with XNNPACK's kernels."""
+        torch = torch_models.need_torch()
+        from packager import executorch_lower
+
+        with executorch_lower.quiet():
+            from executorch.runtime import Runtime
+
+            program = Runtime.get().load_program(artifact.path)
+            method = program.load_method("forward")
+        for batch in batches:
+            found = method.execute([torch.from_numpy(batch[spec.name].copy()) for spec in artifact.inputs])
+            names = [spec.name for spec in artifact.outputs]
+            yield dict(zip(names, [one.numpy().copy() for one in found], strict=True))
+
+
+def _learned(program: Program) -> tuple[Program, list[Finding], bool]:
+    """The program with explicit Q/DQ where its ranges were learned in training."""
+    if not hasattr(program.module, torch_models.QAT_ENGINE):
+        return program, [], False
+    from packager.compress.qdq import as_qdq
+
+    text = "INT8 with the ranges learned in quantisation-aware training"
+    return (
+        dataclasses.replace(program, module=as_qdq(program.module)),
+        [Finding("learned-ranges", INFO, text, "")],
+        True,
+    )
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    options: dict[str, Any] = {"per_channel": recipe.per_channel}
+    if recipe.exclude:
+        options["exclude"] = list(recipe.exclude)
+    return options
+
+
+def _tool(step: str) -> str:
+    from importlib import metadata
+
+    name = {
+        "torch_export": "torch",
+        "quantize_static": "torchao",
+        "quantize_dynamic": "torchao",
+        "train_quantised": "torch",
+    }.get(step, "executorch")
+    return f"{name} {metadata.version(name).partition('+')[0]}"
+
+
+def _placement(told: Delegation) -> Finding:
+    left = sum(told.left.values())
+    names = ", ".join(f"{count} {name}" for name, count in sorted(told.left.items()))
+    text = f"XNNPACK computes {told.delegated} operators" + (f"; the portable kernels {left}: {names}" if left else "")
+    if not told.delegated:
+        return Finding(
+            "not-delegated",
+            WARNING,
+            f"XNNPACK takes nothing of this model: {names}",
+            "measure beside --runtime pytorch_lite",
+        )
+    return Finding("delegation", INFO, text, "portable kernels are slow: rewrite what stands out" if left else "")

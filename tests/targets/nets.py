@@ -1,0 +1,127 @@
+"""Small PyTorch models with one property each; their factories are the models of the tests."""
+
+import torch
+from torch import nn
+
+
+class Clamped(nn.Module):
+    """ReLU6 after layers, after a batch norm, shared; a hardtanh that follows no layer: the qnnpack trap in each form."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = nn.BatchNorm2d(16)
+        self.second = nn.Conv2d(16, 32, 3, groups=16)
+        self.act = nn.ReLU6()
+        self.head = nn.Linear(32, 5)
+        with torch.no_grad():
+            self.first.weight.mul_(20)
+
+    def forward(self, image):
+        found = self.act(self.norm(self.first(image)))
+        found = self.act(self.second(found))
+        found = nn.functional.hardtanh(found, 0, 4)
+        return self.head(found.mean([2, 3]))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(32, 64, batch_first=True)
+        self.gru = nn.GRU(64, 32, batch_first=True)
+        self.head = nn.Linear(32, 5)
+
+    def forward(self, sequence):
+        return {"score": self.head(self.gru(self.lstm(sequence)[0])[0])}
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(100, 32)
+        self.body = nn.TransformerEncoder(nn.TransformerEncoderLayer(32, 4, 64, batch_first=True), 2)
+        self.head = nn.Linear(32, 3)
+
+    def forward(self, ids):
+        return self.head(self.body(self.table(ids)).mean(1))
+
+
+class Branch(nn.Module):
+    """Control flow on a value, which scripting keeps and tracing loses."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.layer(x)
+        return -x
+
+
+class Unscriptable(Branch):
+    """Control flow that neither tracing nor scripting keeps."""
+
+    def forward(self, x):
+        if len({value for value in x.flatten().tolist() if value > 0}) > 3:
+            return self.layer(x)
+        return -x
+
+
+class Texts(nn.Module):
+    def forward(self, x):
+        return {"names": "cat"}, x
+
+
+def clamped():
+    return Clamped().eval(), (torch.randn(1, 3, 16, 16),)
+
+
+def clamped_in_training_mode():
+    return Clamped(), (torch.randn(1, 3, 16, 16),)
+
+
+def recurrent():
+    return Recurrent().eval(), (torch.randn(1, 12, 32),)
+
+
+def encoder():
+    return Encoder().eval(), (torch.randint(0, 100, (1, 12)),)
+
+
+def branch():
+    return Branch().eval(), (torch.ones(1, 8),)
+
+
+def unscriptable():
+    return Unscriptable().eval(), (torch.ones(1, 8),)
+
+
+def quantised_already():
+    model = nn.Sequential(nn.Linear(8, 8)).eval()
+    return torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8), (torch.ones(1, 8),)
+
+
+def train(prepared):
+    from packager.compress import qat
+
+    generator = torch.Generator().manual_seed(0)
+
+    def batches():
+        for _ in range(4):
+            images = torch.randn(8, 3, 16, 16, generator=generator)
+            yield images, (images.mean((1, 2, 3)) > 0).long()
+
+    qat.train(prepared, batches, nn.functional.cross_entropy, epochs=3)
+
+
+def train_and_fail(prepared):
+    raise RuntimeError("no data on Sundays")
+
+
+def token_samples():
+    return {"ids": torch.randint(0, 100, (24, 12), generator=torch.Generator().manual_seed(5)).numpy()}
+
+
+def samples():
+    return {"image": torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(5)).numpy()}
