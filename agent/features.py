@@ -38,7 +38,7 @@ def check_runtime(manifest: Manifest) -> None:
             fix="on the device: pip install numpy",
             code="no-numpy",
         )
-    found = reading.distribution_version(module.DISTRIBUTIONS)
+    found = reading.installed(need.name).version
     wanted = ">= %s" % need.min_version + (", < %s" % need.below_version if need.below_version else "")
     if found is None:
         raise DeviceError(

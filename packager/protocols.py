@@ -53,7 +53,8 @@ class Converter(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Lowering:
     """What a target is given beside the artifact. `shapes` are the user's --shape by input name, `ranges` those
-    given as min:opt:max (for targets with `ranges = True`); `progress` takes words."""
+    given as min:opt:max (for targets with `ranges = True`); `progress` takes words.
+    """
 
     recipe: Recipe
     profile: Profile

@@ -1,5 +1,6 @@
 """Shapes as the user writes them: `image=1x3x224x224`, a free dimension by a name (`image=batchx3x224x224`), and for
-runtimes that build for a range of shapes the least, usual and most: `image=1x3x224x224:4x3x224x224:8x3x224x224`."""
+runtimes that build for a range of shapes the least, usual and most: `image=1x3x224x224:4x3x224x224:8x3x224x224`.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ContractError, ConvertError, UsageError
@@ -15,9 +14,18 @@ from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from packager.artifact import Artifact, digest_files
 from packager.onnx_lower import plan_prepare, prepare
-from packager.onnx_model import clean, is_quantized, load_model, model_inputs, model_outputs, move_opset, opset, save_model
+from packager.onnx_model import (
+    clean,
+    is_quantized,
+    load_model,
+    model_inputs,
+    model_outputs,
+    move_opset,
+    opset,
+    save_model,
+)
 from packager.sources.onnx import run_onnx
-from packager.tensorrt import rules, versions
+from packager.tensorrt import operators, rules, versions
 from packager.tensorrt.preflight import LABEL, preflight
 from packager.tensorrt.quantize import quantize
 from packager.tensorrt.repair import fold, repair
@@ -99,18 +107,22 @@ class Tensorrt:
         entry = job.profile.runtime(self.name)
         limits = self._limits(job.profile)
         oldest = (10, 0) if limits.strong else versions.OLDEST
-        needed = [rules.operators.since(node.op_type) for node in load_model(artifact.path, weights=False).graph.node]
+        needed = [operators.since(node.op_type) for node in load_model(artifact.path, weights=False).graph.node]
         first = max([oldest, *(one for one in needed if one is not None)])
         if not limits.strong:
             first = max(first, limits.version)
         options: dict[str, Any] = {"precision": job.recipe.precision, "strong": limits.strong}
         if "workspace" in entry.options:
-            options["workspace_bytes"] = parse_bytes(entry.options["workspace"], "$.runtimes.tensorrt.options.workspace")
+            options["workspace_bytes"] = parse_bytes(
+                entry.options["workspace"], "$.runtimes.tensorrt.options.workspace"
+            )
         if job.ranges:
             options["profiles"] = [
                 {name: [list(one.least), list(one.usual), list(one.most)] for name, one in job.ranges.items()}
             ]
-        need = RuntimeNeed(name=self.name, min_version=versions.show(first), below_version=versions.below(entry.version))
+        need = RuntimeNeed(
+            name=self.name, min_version=versions.show(first), below_version=versions.below(entry.version)
+        )
         return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], session_options=options)
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
@@ -190,7 +202,9 @@ class _Work:
                 self._say("repaired", ["what depends on no input was computed beforehand", *more])
         self.doubts = [one for one in found if one.verdict == rules.UNVERIFIED]
         if rules.rejected(found):
-            raise _rejected(rules.rejected(found), f"TensorRT {versions.show(self.limits.version)} by its operator table")
+            raise _rejected(
+                rules.rejected(found), f"TensorRT {versions.show(self.limits.version)} by its operator table"
+            )
 
     def raise_opset(self, least: int, most: int) -> None:
         """QuantizeLinear takes float16 from opset 19 on. Raises ConvertError where the profile stops before."""

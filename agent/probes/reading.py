@@ -33,7 +33,9 @@ def take(root: str = "/") -> ProbeReading:
         if probe.available(root):
             told = probe.read(root)
             unread.update(told.pop("unread"))
-            values.update(told)
+            # Where two probes know the same thing, what could be read counts, and a warning before an all-clear.
+            values.update({key: value for key, value in told.items() if value or values.get(key) is None})
+    unread = {name: why for name, why in unread.items() if values.get(name) is None}
     return ProbeReading(unread=unread, **values)
 
 
@@ -78,7 +80,9 @@ def runner_names() -> List[str]:
 def installed(name: str) -> RuntimeFacts:
     """The runtime's version in this interpreter, by its package metadata."""
     module = importlib.import_module("agent.runners." + name)
-    return RuntimeFacts(name=name, version=distribution_version(module.DISTRIBUTIONS))
+    # A runtime that comes with the system and not from a package index knows where to look.
+    find = getattr(module, "installed_version", None)
+    return RuntimeFacts(name=name, version=find() if find else distribution_version(module.DISTRIBUTIONS))
 
 
 def distribution_version(names: List[str]) -> Optional[str]:

@@ -41,7 +41,7 @@ class Built:
     strong: bool
 
 
-class ParseFailed(EdgepackError):
+class ParseError(EdgepackError):
     """The parser refused; `faults` has desc, node_name and node_operator of each refusal, as far as the version tells."""
 
     exit_code = 4
@@ -54,7 +54,7 @@ class ParseFailed(EdgepackError):
 def make_logger(trt: Any, keep: Callable[[int, str], None]) -> Any:
     """A logger that hands every message with its severity (0 worst) to `keep`."""
 
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]  # the base is whichever TensorRT is there
+    class Logger(trt.ILogger):  # type: ignore[misc]  # the base is whichever TensorRT is there
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
 
@@ -67,7 +67,7 @@ def make_logger(trt: Any, keep: Callable[[int, str], None]) -> Any:
 def build(
     trt: Any, onnx: str, request: BuildRequest, logger: Any, progress: Callable[[str], None] = lambda _: None
 ) -> Built:
-    """The engine of an ONNX file. Raises ParseFailed, or DeviceError (code build-failed) when the builder gives up."""
+    """The engine of an ONNX file. Raises ParseError, or DeviceError (code build-failed) when the builder gives up."""
     builder = trt.Builder(logger)
     flags, strong = _network_flags(trt, request)
     network = builder.create_network(flags)
@@ -98,7 +98,7 @@ def _network_flags(trt: Any, request: BuildRequest) -> Tuple[int, bool]:
     flags = 0
     if strong is None and explicit is not None:
         flags |= 1 << int(explicit)
-    if request.strong:
+    if request.strong and strong is not None:
         flags |= 1 << int(strong)
     return flags, request.strong
 
@@ -117,7 +117,7 @@ def _parse(trt: Any, network: Any, onnx: str, logger: Any) -> None:
                 fault[name] = str(getattr(error, name)())
         faults.append(fault)
     told = "; ".join(" ".join(part for part in fault.values() if part) for fault in faults[:5])
-    raise ParseFailed(
+    raise ParseError(
         "TensorRT %s does not take the model: %s" % (trt.__version__, told or "its parser says no more"),
         faults,
         fix="build the bundle again: the preflight on the host names the operator",
@@ -164,18 +164,20 @@ def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
     if not hasattr(trt, "IProgressMonitor"):
         return None
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]  # as above
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as above
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 
         def phase_start(self, phase_name: str, parent_phase: Optional[str], num_steps: int) -> None:
+            del num_steps
             if parent_phase is None:
                 progress("building the engine: %s" % phase_name)
 
         def phase_finish(self, phase_name: str) -> None:
-            """Nothing to say."""
+            del phase_name
 
         def step_complete(self, phase_name: str, step: int) -> bool:
+            del phase_name, step
             return True  # False would cancel the build
 
     return Monitor()
@@ -204,6 +206,7 @@ class Messages:
         self.errors: List[str] = []
 
     def __call__(self, severity: int, text: str) -> None:
+        """Keeps what is an error."""
         # ILogger.Severity: INTERNAL_ERROR 0, ERROR 1, WARNING 2, INFO 3, VERBOSE 4: the same in every version.
         if severity <= 1:
             self.errors = [*self.errors, text][-_KEPT_MESSAGES:]

@@ -20,11 +20,13 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
     manifest = archive.verify_folder(folder, options.digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
+    options_ = {"threads": options.threads, "provider": options.provider}
+    prepared = launch.prepare(manifest, str(folder), options_, str(store.root), wire)
     wire.progress("running golden inputs")
     task = {
         "task": "check",
         "folder": str(folder),
-        "options": {"threads": options.threads, "provider": options.provider},
+        "options": prepared.options,
         "tolerance": codec.encode(options.tolerance),
     }
     result: Dict[str, Any] = launch.in_child(task)

@@ -75,7 +75,7 @@ def input_at(node: Any, index: int) -> str:
 
 def node_label(node: Any) -> str:
     """The node's name, or that of its first output."""
-    return node.name or (node.output[0] if node.output else node.op_type)
+    return str(node.name or (node.output[0] if node.output else node.op_type))
 
 
 def users(graph: Any) -> dict[str, list[Any]]:

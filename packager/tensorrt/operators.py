@@ -42,7 +42,7 @@ _LATER: dict[str, Version] = {
     "TensorScatter": (10, 15),
     "Swish": (11, 0),
 }
-SINCE: dict[str, Version] = {name: (8, 5) for name in _IN_8_5.split()} | _LATER
+SINCE: dict[str, Version] = dict.fromkeys(_IN_8_5.split(), (8, 5)) | _LATER
 
 # Operators that TensorRT takes while TensorRT-RTX, the host's stand-in for it, does not: its "no" proves nothing.
 PROXY_LACKS = frozenset({"NonMaxSuppression", "RoiAlign", "DeformConv"})

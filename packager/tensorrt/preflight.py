@@ -121,6 +121,4 @@ def _node(fault: dict[str, str], errors: Sequence[str], model: Path) -> NodeVerd
     if not operator:
         # The builder names no node: its own error does.
         text = "; ".join(error.split("Error Code")[-1].strip(" :0123456789") for error in errors)[:600] or text
-    return NodeVerdict(
-        REJECTED, name or model.name, operator or "network", text, operators.ADVICE.get(operator, "")
-    )
+    return NodeVerdict(REJECTED, name or model.name, operator or "network", text, operators.ADVICE.get(operator, ""))

@@ -84,11 +84,13 @@ def shift_zero_points(model: Any, told: list[str]) -> None:
             continue
         weights = constants.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
         if weights is not None:
-            node.input[0] = _add(graph, f"{node.input[0]}_int8", (weights.astype("int16") - _UINT8_MIDDLE).astype("int8"))
+            node.input[0] = _add(
+                graph, f"{node.input[0]}_int8", (weights.astype("int16") - _UINT8_MIDDLE).astype("int8")
+            )
         zeros = point.astype("int8") * 0
         node.input[2] = _add(graph, f"{node.input[2]}_int8", zeros)
         for value in graph.value_info:
-            if value.name in (node.output[0],) and node.op_type == "QuantizeLinear":
+            if value.name == node.output[0] and node.op_type == "QuantizeLinear":
                 value.type.tensor_type.elem_type = onnx.TensorProto.INT8
         shifted += 1
     if shifted:

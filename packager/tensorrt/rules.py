@@ -17,9 +17,7 @@ OK, REJECTED, UNVERIFIED, NOT_CHECKED = "ok", "rejected", "unverified", "not-che
 _STANDARD = ("", "ai.onnx")
 # docs/operators.md at 8.5 and 10.15: DOUBLE is taken with a silent cast to FLOAT; the rest is not taken at all.
 _TYPES = {"float32", "float16", "int8", "int32", "int64", "bool", "uint8", "float64"}
-_REDUCTIONS = (
-    "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
-).split()
+_REDUCED = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +31,7 @@ class NodeVerdict:
     fix: str = ""
 
     def __str__(self) -> str:
-        """node 'x' (Op): why."""
+        """Node 'x' (Op): why."""
         return f"{self.operator} {self.node!r}: {self.reason}"
 
 
@@ -73,14 +71,19 @@ def _operator(node: Any, version: tuple[int, int], local: set[tuple[str, str]]) 
         return
     if node.domain not in _STANDARD:
         reason = f"TensorRT has no operator {node.domain}.{name}"
-        fix = operators.ADVICE.get(name, "export the model without this runtime's own operators (no fusion before export)")
+        fix = operators.ADVICE.get(
+            name, "export the model without this runtime's own operators (no fusion before export)"
+        )
         yield NodeVerdict(REJECTED, label, f"{node.domain}.{name}", reason, fix)
         return
     if operators.takes(name, version):
         return
     first = operators.since(name)
     if first is not None:
-        reason, fix = f"taken from TensorRT {show(first)} on", "use a profile of a newer JetPack, or compose it of older ones"
+        reason, fix = (
+            f"taken from TensorRT {show(first)} on",
+            "use a profile of a newer JetPack, or compose it of older ones",
+        )
     else:
         reason, fix = "no TensorRT takes it", "replace it by other operators, or keep it out of the network"
     yield NodeVerdict(REJECTED, label, name, reason, operators.ADVICE.get(name, fix))
@@ -219,7 +222,7 @@ _RULES: dict[str, Any] = {
     "Constant": _constant,
     "CumSum": _constant_input(1, "axis"),
     "OneHot": _constant_input(1, "depth"),
-    **{name: _constant_input(1, "axes") for name in _REDUCTIONS},
+    **{f"Reduce{name}": _constant_input(1, "axes") for name in _REDUCED},
 }
 
 

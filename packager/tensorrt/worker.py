@@ -28,9 +28,8 @@ def run(task: dict[str, Any]) -> dict[str, Any]:
     )
     try:
         built = api.build(tensorrt_rtx, task["model"], request, logger)
-    except api.ParseFailed as error:
+    except api.ParseError as error:
         return {**answer, "stage": "parse", "faults": error.faults}
     except EdgepackError as error:
         return {**answer, "stage": "build", "faults": [{"desc": error.what}]}
     return {**answer, "stage": "built", "seconds": built.seconds, "engine_bytes": len(built.plan)}
-
