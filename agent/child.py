@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+from agent import remedy
 from agent.contract import archive, codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
 from agent.contract.manifest import Manifest, Tolerance
@@ -147,7 +148,7 @@ def _import_runtime(manifest: Manifest) -> None:
         except ImportError as error:
             raise DeviceError(
                 "%s does not import on the device: %s" % (name, error),
-                fix="on the device: %s" % module.INSTALL,
+                fix=remedy.install(module.PACKAGES),
                 code="no-numpy" if name == "numpy" else "no-runtime",
             ) from error
 

@@ -1,5 +1,6 @@
 """Links are as bad as they say. Bounds on time are lower ones only: a loaded host may be slower, never faster."""
 
+import contextlib
 import socket
 import threading
 import time
@@ -29,7 +30,7 @@ def joined():
                 listening.set()
                 server.settimeout(20)
                 peer, _ = server.accept()
-                with peer:
+                with peer, contextlib.suppress(OSError):  # a cut link may end in a reset
                     peer.settimeout(20)
                     while data := peer.recv(65536):
                         peer.sendall(data)
@@ -113,7 +114,8 @@ def test_cut_after_bytes(joined):
     received = 0
     try:
         for _ in range(100):
-            received += len(echo(sock, bytes(2000)))
+            sock.sendall(bytes(2000))
+            received += len(sock.recv(65536))
     except TimeoutError:
         assert not link.up
     assert 10_000 < received < 50_000
