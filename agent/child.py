@@ -148,7 +148,7 @@ def _import_runtime(manifest: Manifest) -> None:
         except ImportError as error:
             raise DeviceError(
                 "%s does not import on the device: %s" % (name, error),
-                fix=remedy.install(module.PACKAGES),
+                fix=remedy.runner(module),
                 code="no-numpy" if name == "numpy" else "no-runtime",
             ) from error
 

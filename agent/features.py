@@ -48,7 +48,7 @@ def check_runtime(manifest: Manifest) -> None:
             "%s is not installed for the device's interpreter" % need.name,
             expected="%s %s" % (need.name, wanted),
             where=sys.executable,
-            fix=remedy.install(module.PACKAGES),
+            fix=remedy.runner(module),
             code="no-runtime",
         )
     if release(found) < release(need.min_version) or (

@@ -17,8 +17,8 @@ from agent.contract.errors import DeviceError, EdgepackError, from_wire
 from agent.contract.manifest import Manifest
 from agent.disk import disk_errors
 from agent.probes import jetson, memory
-from agent.runners._workshop import Prepared, Workshop
 from agent.wire import Wire, on_cancel
+from agent.workshop import Prepared, Workshop
 
 _KEPT_LINES = 200
 

@@ -8,17 +8,17 @@ from typing import Any, Callable, Dict, List, Optional
 
 from agent.contract.errors import ContractError, DeviceError, nearest
 from agent.contract.manifest import Manifest
-from agent.runners._workshop import Prepared, Workshop
 from agent.tensorrt import api, cache, ladder, trtexec
 from agent.tensorrt.cudart import Cudart
 from agent.tensorrt.engine import Engine, count_types
+from agent.workshop import Prepared, Workshop
 
 DISTRIBUTIONS = ["tensorrt"]
-INSTALL = "sudo apt install nvidia-jetpack"
+PACKAGES = ["tensorrt"]
+# Never from a package index: the wheels there are for servers.
+INSTALL = "sudo apt install nvidia-jetpack; its bindings are for the system's interpreter: --python /usr/bin/python3"
 _PROVIDERS = ("", "tensorrt", "gpu", "cuda")
 _OPTIONS = ("precision", "strong", "workspace_bytes", "profiles")
-# Debian packages of JetPack that hold the Python bindings, or trtexec.
-_PACKAGES = ("python3-libnvinfer", "libnvinfer-bin")
 
 
 def installed_version() -> Optional[str]:
@@ -183,7 +183,7 @@ def _tensorrt() -> Any:
         raise DeviceError(
             "tensorrt does not import on the device: %s" % error,
             expected="the interpreter that JetPack's python3-libnvinfer is installed for (/usr/bin/python3)",
-            fix="%s; and edgepack devices add NAME ADDRESS --python /usr/bin/python3" % INSTALL,
+            fix=INSTALL,
             code="no-runtime",
         ) from error
     return tensorrt

@@ -32,6 +32,7 @@ class _Tensor:
         self.name, self.dtype, self.is_input, self.on_host = name, dtype, is_input, on_host
         self.shape: Tuple[int, ...] = ()
         self.size = -1
+        self.capacity = -1
         self.host = 0
         self.device = 0
 
@@ -182,10 +183,11 @@ class Engine:
         size = int(np.dtype(one.dtype).itemsize)
         for length in shape:
             size *= length
-        if size > one.size:
+        if size > one.capacity:
             self._free(one)
             one.host = self._cuda.host_alloc(size)
             one.device = 0 if one.on_host else self._cuda.malloc(size)
+            one.capacity = size
         one.shape, one.size = shape, size
 
     def _free(self, one: _Tensor) -> None:
@@ -195,6 +197,7 @@ class Engine:
         if one.device:
             self._cuda.call("cudaFree", one.device)
         one.device = 0
+        one.capacity = -1
 
 
 def _context(engine: Any) -> Any:

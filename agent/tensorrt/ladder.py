@@ -8,8 +8,8 @@ from typing import Any, Dict, List, Optional
 from agent.contract.errors import DeviceError, EdgepackError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import Manifest
-from agent.runners._workshop import Prepared, Workshop
 from agent.tensorrt import cache
+from agent.workshop import Prepared, Workshop
 
 BUILD_SECONDS = 1800.0
 OPEN_SECONDS = 300.0
