@@ -57,13 +57,16 @@ def read(root: str = "/") -> Dict[str, Any]:
     mode = power_mode(root)
     if mode is None:
         unread["power_mode"] = "nvpmodel has left no status"
+    throttled = _throttled(root)
+    if throttled is None:
+        unread["throttled"] = "no throttle-alert cooling device"
     return {
         "gpu_mhz": clock,
         "gpu_load": load,
         "clocks_locked": locked,
         "power_mw": rails or None,
         "power_mode": mode,
-        "throttled": _throttled(root),
+        "throttled": throttled,
         "unread": unread,
     }
 
