@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
-from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
-from agent.contract.manifest import Manifest
-from agent.disk import disk_errors
-from agent.probes import jetson, memory
-from agent.wire import Wire, on_cancel
-from agent.workshop import Prepared, Workshop
 
 _KEPT_LINES = 200
-
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
     signal.SIGKILL: (
@@ -40,27 +35,46 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
     `progress` is told what the child says meanwhile. After `seconds` (0: never) it is ended, and DeviceError (code
     child-timeout) raised.
     """
+    try:
+        scratch = tempfile.mkdtemp(prefix="edgepack-")
+    except OSError as error:
+        raise DeviceError(
+            "the device has no folder for temporary files: %s" % error, fix="free space in /tmp", code="no-space"
+        ) from error
+    try:
+        line = json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n"
+        document, talk, status = _run(line, scratch, progress, seconds)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    if document.get("type") == "result":
+        return document["result"]
+    if document.get("type") == "error":
+        raise from_wire(document["error"])
+    raise _death(status, talk)
+
+
+def _run(
+    task: bytes, scratch: str, progress: Optional[Callable[[str], None]], seconds: float
+) -> Tuple[Dict[str, Any], bytes, int]:
+    """Last document, talk and status of the process. `scratch` is its folder for temporary files: a process that is killed
+    cannot clear its own.
+    """
     child = subprocess.Popen(
         [sys.executable, "-I", sys.argv[0], "_child"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": scratch},
     )
-    on_cancel(child.kill)
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        child.kill()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
     talk: List[bytes] = []
     listener = threading.Thread(target=_keep_talk, args=(child, talk), daemon=True)
+    late = threading.Event()
+    timer = threading.Timer(seconds, lambda: (late.set(), child.kill()))  # type: ignore[func-returns-value]
+    timer.daemon = True
     try:
+        listener.start()
         if seconds:
             timer.start()
-        listener.start()
         _send(child, task)
         document = _last_document(child, progress)
         child.wait()
@@ -71,42 +85,13 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
         child.wait()
     if late.is_set() and document.get("type") != "result":
         raise DeviceError("the work was not done after %.0f s and was ended" % seconds, code="child-timeout")
-    if document.get("type") == "result":
-        return document["result"]
-    if document.get("type") == "error":
-        raise from_wire(document["error"])
-    raise _death(child.returncode, b"".join(talk))
+    return document, b"".join(talk), child.returncode
 
 
-def prepare(manifest: Manifest, folder: str, options: Dict[str, Any], root: str, wire: Wire) -> Prepared:
-    """What a runner needs before it can load: a runtime that builds on the device does so here, once.
-
-    Runners without a function `prepare` need nothing. Raises what it raises.
-    """
-    module = importlib.import_module("agent.runners." + manifest.runtime.name)
-    if not hasattr(module, "prepare"):
-        return Prepared(options)
-
-    def call(function: str, arguments: Dict[str, Any], seconds: float = 0.0) -> Any:
-        task = {"task": "call", "runner": manifest.runtime.name, "function": function, "arguments": arguments}
-        return in_child(task, wire.progress, seconds)
-
-    shop = Workshop(
-        root=os.path.join(root, "cache"),
-        call=call,
-        progress=wire.progress,
-        memory_available=memory.read()["memory_available"],
-        board=jetson.board(),
-    )
-    with disk_errors(Path(root)):
-        prepared: Prepared = module.prepare(manifest, folder, options, shop)
-    return prepared
-
-
-def _send(child: Any, task: Dict[str, Any]) -> None:
+def _send(child: Any, task: bytes) -> None:
     # A child that died before it read says why on its standard error.
     with contextlib.suppress(BrokenPipeError):
-        child.stdin.write(json.dumps(task).encode("utf-8") + b"\n")
+        child.stdin.write(task)
         child.stdin.close()
 
 

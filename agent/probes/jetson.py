@@ -36,7 +36,9 @@ def available(root: str = "/") -> bool:
 
 
 def read(root: str = "/") -> Dict[str, Any]:
-    """The board at this moment: MHz, share of load, milliwatts by rail."""
+    """The board at this moment: MHz, share of load, milliwatts by rail. Nothing at all on what is no Jetson."""
+    if not available(root):
+        return {"unread": {}}
     unread: Dict[str, str] = {}
     gpu = _gpu(root)
     clock, load, locked = None, None, None

@@ -29,14 +29,11 @@ def take(root: str = "/") -> ProbeReading:
     for module in pkgutil.iter_modules(agent.probes.__path__):
         if module.name in _HELPERS:
             continue
-        probe = importlib.import_module("agent.probes." + module.name)
-        if probe.available(root):
-            told = probe.read(root)
-            unread.update(told.pop("unread"))
-            # Where two probes know the same thing, what could be read counts, and a warning before an all-clear.
-            values.update({key: value for key, value in told.items() if value or values.get(key) is None})
-    unread = {name: why for name, why in unread.items() if values.get(name) is None}
-    return ProbeReading(unread=unread, **values)
+        told = importlib.import_module("agent.probes." + module.name).read(root)
+        unread.update(told.pop("unread"))
+        # Where two probes know the same thing, what could be read counts, and a warning before an all-clear.
+        values.update({key: value for key, value in told.items() if value or (value is not None and key not in values)})
+    return ProbeReading(unread={name: why for name, why in unread.items() if name not in values}, **values)
 
 
 def facts(root_folder: str, root: str = "/") -> DeviceFacts:
@@ -46,6 +43,11 @@ def facts(root_folder: str, root: str = "/") -> DeviceFacts:
         disk: Optional[int] = shutil.disk_usage(_existing(root_folder)).free
     except OSError as error:
         disk, unread["disk_free"] = None, str(error)
+    free = memory.read(root)
+    unread.update(free["unread"])
+    total = memory.total(root)
+    if total is None:
+        unread["memory_total"] = "/proc/meminfo has no MemTotal"
     cpu_model = cpu.model(root)
     return DeviceFacts(
         hostname=socket.gethostname(),
@@ -61,8 +63,8 @@ def facts(root_folder: str, root: str = "/") -> DeviceFacts:
         cpu_model=cpu_model,
         cpu_cores=cpu.cores(),
         cpu_features=cpu.features(root),
-        memory_total=memory.total(root),
-        memory_available=memory.read(root)["memory_available"],
+        memory_total=total,
+        memory_available=free["memory_available"],
         disk_free=disk,
         root=root_folder,
         clock_unix=time.time(),
