@@ -28,9 +28,9 @@ def main(wire: Wire) -> int:
     """Serves one task from standard input: {"task": "check" | "round", ...}."""
     baseline = memory.process_resident()
     try:
+        _die_with_parent(int(sys.argv[2]))
         task = read_document()
         sys.path[1:1] = task.pop("path", [])
-        _die_with_parent()
         name = task.pop("task")
         if name == "call":
             wire.result(call(wire, **task))
@@ -188,8 +188,10 @@ def load_array(folder: Path, name: str) -> Any:
         raise IntegrityError("a golden vector cannot be read: %s" % error, where=name) from error
 
 
-def _die_with_parent() -> None:
-    # A measurement must not outlive an agent that was killed.
+def _die_with_parent(parent: int) -> None:
+    # A measurement must not outlive an agent that was killed, not even one that was killed before this line.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise DeviceError("prctl failed: %s" % os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

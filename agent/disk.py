@@ -44,4 +44,11 @@ def disk_errors(where: Path) -> Iterator[None]:
                 fix="make the folder this user's, or give another: edgepack devices add NAME ADDRESS --root PATH",
                 code="permission",
             ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+            raise DeviceError(
+                "edgepack's folder on the device cannot be one: %s" % error,
+                where=str(where),
+                fix="move what is in the way, or give another folder: edgepack devices add NAME ADDRESS --root PATH",
+                code="bad-root",
+            ) from error
         raise
