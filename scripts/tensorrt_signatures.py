@@ -133,7 +133,9 @@ def stub(module, folder):
     """An empty library under each name that the module links, with each symbol that it lacks."""
     told = subprocess.run(["readelf", "-d", str(module)], capture_output=True, text=True, check=True).stdout
     needed = [name for name in re.findall(r"Shared library: \[(.*?)\]", told) if name.startswith("libnv")]
-    told = subprocess.run(["nm", "-D", "--undefined-only", str(module)], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        ["nm", "-D", "--undefined-only", str(module)], capture_output=True, text=True, check=True
+    ).stdout
     # What has a version (name@GLIBC_2.4) comes from the system, Py... from the interpreter.
     names = re.findall(r" U (?!_?Py)(\w+)$", told, re.MULTILINE)
     source = folder / "stub.c"

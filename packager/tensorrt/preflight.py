@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.finding import INFO, WARNING, Finding
+from packager.onnx_model import all_nodes, load_model
 from packager.tensorrt import layers, operators
+from packager.tensorrt.graph import node_label
 from packager.tensorrt.rules import NOT_CHECKED, OK, REJECTED, UNVERIFIED, NodeVerdict
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ MODULE = "tensorrt_rtx"
 CAPABILITY = "SM86"
 SECONDS = 600.0
 MEMORY_MB = 12_000
+_NO_KERNEL = "has no runners that implement it"
 LABEL = "not run on hardware"
 
 
@@ -105,11 +108,23 @@ def _judge(answer: dict[str, Any], model: Path, expected: Sequence[NodeVerdict])
         return Preflight(verdict, tool, "; ".join(map(str, doubts)), doubts, table, answer["seconds"])
     faults = [fault for fault in answer["faults"] if fault]
     nodes = tuple(_node(fault, answer["errors"], model) for fault in faults)
+    if answer["stage"] == "build" and any(_NO_KERNEL in error for error in answer["errors"]):
+        nodes = _without_kernel(model) or nodes
     lies = [node for node in nodes if node.operator in operators.PROXY_LACKS | operators.PLUGINS]
     reason = "; ".join(str(node) for node in nodes)[:1000]
     if lies and len(lies) == len(nodes):
         return Preflight(UNVERIFIED, tool, f"{reason}: TensorRT has it, its stand-in on the host does not", nodes)
     return Preflight(REJECTED, tool, reason, nodes)
+
+
+def _without_kernel(model: Path) -> tuple[NodeVerdict, ...]:
+    """The nodes that the stand-in parses and has no kernel for, while TensorRT has one: the builder names none of them."""
+    reason = "parsed, but the stand-in has no kernel for it"
+    return tuple(
+        NodeVerdict(UNVERIFIED, node_label(node), node.op_type, reason, "try it on the device")
+        for node in all_nodes(load_model(model, weights=False).graph)
+        if node.op_type in operators.PROXY_LACKS
+    )
 
 
 def _node(fault: dict[str, str], errors: Sequence[str], model: Path) -> NodeVerdict:

@@ -46,6 +46,8 @@ def expand_functions(model: Any, version: tuple[int, int], told: list[str]) -> A
         if not wanted or set(wanted) <= done:
             break
         try:
+            # The inliner asks for the types of all that goes into a body, constants included.
+            _type_constants(model.graph)
             model = onnx.shape_inference.infer_shapes(model)
             model = inline_selected_functions(model, [("", name) for name in wanted], inline_schema_functions=True)
         except (RuntimeError, ValueError, onnx.shape_inference.InferenceError) as error:
@@ -58,6 +60,15 @@ def expand_functions(model: Any, version: tuple[int, int], told: list[str]) -> A
     if gone:
         told.append(f"decomposed as ONNX defines it: {', '.join(gone)}")
     return model
+
+
+def _type_constants(graph: Any) -> None:
+    import onnx
+
+    known = {value.name for value in (*graph.value_info, *graph.input)}
+    for tensor in graph.initializer:
+        if tensor.name not in known:
+            graph.value_info.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
 
 
 def _has_body(name: str, opset: int) -> bool:

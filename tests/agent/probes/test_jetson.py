@@ -96,7 +96,9 @@ def test_a_container_without_devfreq_says_so(tree):
 
 def test_a_removed_package_is_not_installed(tree):
     status = "Package: nvidia-jetpack\nStatus: deinstall ok config-files\nVersion: 6.1\n"
-    assert jetson.package_version(tree("orin-nano-jetpack6", **{"/var/lib/dpkg/status": status}), "nvidia-jetpack") is None
+    assert (
+        jetson.package_version(tree("orin-nano-jetpack6", **{"/var/lib/dpkg/status": status}), "nvidia-jetpack") is None
+    )
 
 
 def test_what_is_no_jetson_has_no_board(tmp_path):

@@ -11,7 +11,9 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "signatures"
-VERSIONS = sorted((path.stem.partition("-")[2] for path in FOLDER.glob("*.json")), key=lambda v: [*map(int, v.split("."))])
+VERSIONS = sorted(
+    (path.stem.partition("-")[2] for path in FOLDER.glob("*.json")), key=lambda v: [*map(int, v.split("."))]
+)
 _PARAMETER = re.compile(r",\s*(?=\w+\s*(?::|=|$))")
 _SIGNATURE = re.compile(r"(?:\d+\. )?\w+\((.*)\) -> (.+)$")
 
@@ -46,7 +48,9 @@ class StandIn:
                     raise AttributeError(f"TensorRT {module.__version__}: {name} has no {member!r}")
                 if members[member] == "property":
                     return module.answers.get(f"{name}.{member}", 0)
-                return lambda *arguments, **named: module._call(name, member, members[member], (self, *arguments), named)
+                return lambda *arguments, **named: module._call(
+                    name, member, members[member], (self, *arguments), named
+                )
 
             def __setattr__(self, member, value):
                 if members.get(member) != "property" and type(self) is Thing:

@@ -75,7 +75,9 @@ def test_shapes_are_set_once_and_buffers_grow(cuda, stub):
     assert stub.live() == 0
 
 
-@pytest.mark.parametrize(("name", "count"), [*((name, 0) for name in CUDA_CALLS), *((name, 1) for name in CUDA_CALLS[1:])])
+@pytest.mark.parametrize(
+    ("name", "count"), [*((name, 0) for name in CUDA_CALLS), *((name, 1) for name in CUDA_CALLS[1:])]
+)
 def test_a_failure_at_any_cuda_call_is_told_and_leaks_nothing(name, count, cuda, stub):
     trt = standin("10.3")
     stub.stub_fail(name.encode(), count)

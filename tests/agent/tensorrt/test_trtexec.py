@@ -27,7 +27,9 @@ def asked(**options):
     return BuildRequest(**{**given, **options})
 
 
-@pytest.mark.parametrize(("digits", "text"), [("100300", "10.3.0"), ("101602", "10.16.2"), ("8602", "8.6.2"), ("8502", "8.5.2")])
+@pytest.mark.parametrize(
+    ("digits", "text"), [("100300", "10.3.0"), ("101602", "10.16.2"), ("8602", "8.6.2"), ("8502", "8.5.2")]
+)
 def test_version(digits, text):
     assert trtexec.parse_version(digits) == text
 
@@ -42,7 +44,9 @@ def test_logs():
 
 def test_commands_of_10_and_8_5():
     new = trtexec.build_arguments("trtexec", "m.onnx", asked(), "m.plan", "10.3.0")
-    assert {"--stronglyTyped", "--skipInference", "--builderOptimizationLevel=2", "--memPoolSize=workspace:1024"} <= {*new}
+    assert {"--stronglyTyped", "--skipInference", "--builderOptimizationLevel=2", "--memPoolSize=workspace:1024"} <= {
+        *new
+    }
     assert "--minShapes=image:1x3x8x8" in new
     assert "--maxShapes=image:8x3x8x8" in new
     old = trtexec.build_arguments("trtexec", "m.onnx", asked(strong=False), "m.plan", "8.5.2")
