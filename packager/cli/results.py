@@ -26,7 +26,10 @@ def list_(most: int, *, as_json: bool) -> None:
     from packager.results.document import latency, report_document
     from packager.results.store import ResultStore
 
-    stored = ResultStore().newest(most)
+    store = ResultStore()
+    stored = store.newest(most)
+    for run, why in store.unreadable:
+        click.echo(f"edgepack: run {run} is of another version's form and left out: {why}", err=True)
     if as_json:
         documents = []
         for one in stored:

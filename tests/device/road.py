@@ -152,7 +152,9 @@ class Interpreters:
         if not target.exists():
             skip = shutil.ignore_patterns("__pycache__", "test", "idlelib", "site-packages", "*.a", "share", "include")
             shutil.copytree(prefix, target, symlinks=True, ignore=skip)
-        return str(target / "bin" / "python3")
+        # Its libraries are looked for where it was built, which may be just where the user cannot look.
+        text = f'#!/bin/sh\nexport LD_LIBRARY_PATH={target}/lib\nexec {target}/bin/python3 "$@"\n'
+        return self.script(f"python-{target.name}", text)
 
     def remove(self):
         shutil.rmtree(self._folder, ignore_errors=True)

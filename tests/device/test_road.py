@@ -12,7 +12,6 @@ from agent.contract.errors import TransientDeviceError
 from packager.device.device import Device
 from tests.device.road import agents, digest_of, finish, half_written, kill, read_until, wait_for
 
-pytestmark = pytest.mark.device
 QUICK = ("--seconds", "0.2", "--rounds", "2")
 LONG = ("--seconds", "60", "--rounds", "1")
 

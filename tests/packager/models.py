@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +109,19 @@ class Opened:
 
     def opset(self):
         return next(one.version for one in self.model.opset_import if one.domain == "")
+
+
+def profile(place, name="mine", **changes):
+    """The shipped linux-x86-64 with some lines changed, as a file of the user's own."""
+    text = files("profiles").joinpath("linux-x86-64.toml").read_text().replace('"linux-x86-64"', f'"{name}"')
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    path = place / f"{name}.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def old_runtime(place, version):
+    old = '[runtimes.onnxruntime]\nversion = "1.32.0"'
+    return profile(place, version=(old, f'[runtimes.onnxruntime]\nversion = "{version}"'))

@@ -16,6 +16,7 @@ from agent.contract.archive import BundleReader
 from agent.contract.errors import ConvertError, UsageError
 from packager import onnx_model, pipeline
 from tests.packager import models
+from tests.packager.models import old_runtime
 
 RECIPES = ("fp32", "fp16", "int8-dynamic", "int8")
 
@@ -157,24 +158,6 @@ def test_old_opset_is_raised_so_that_per_channel_is_valid(packed, place, npz, op
     onnx.checker.check_model(made.model, full_check=True)
     assert made.manifest["steps"][0]["name"] == "move_opset"
     assert made.manifest["steps"][0]["options"] == {"from": opset, "to": 13}
-
-
-def profile(place, name="mine", **changes):
-    """The shipped linux-x86-64 with some lines changed, as a file of the user's own."""
-    from importlib.resources import files
-
-    text = files("profiles").joinpath("linux-x86-64.toml").read_text().replace('"linux-x86-64"', f'"{name}"')
-    for old, new in changes.values():
-        assert old in text
-        text = text.replace(old, new)
-    path = place / f"{name}.toml"
-    path.write_text(text)
-    return str(path)
-
-
-def old_runtime(place, version):
-    old = '[runtimes.onnxruntime]\nversion = "1.32.0"'
-    return profile(place, version=(old, f'[runtimes.onnxruntime]\nversion = "{version}"'))
 
 
 def test_newer_opset_is_lowered_to_what_the_profiles_runtime_loads(packed, place):

@@ -1,6 +1,7 @@
 """Stored reports are compared only where that is no lie."""
 
 import dataclasses
+import sqlite3
 
 import pytest
 
@@ -99,6 +100,21 @@ def test_a_report_survives_the_store_and_is_kept_once(tmp_path):
     assert store.get(first).report == made([5, 6, 7])
     with pytest.raises(UsageError, match="no run 99"):
         store.get(99)
+
+
+def test_a_report_of_another_form_does_not_hide_the_rest(tmp_path):
+    store = ResultStore(tmp_path / "results.sqlite")
+    old = store.add(made([1]), "pi")
+    new = store.add(made([2], job="b"), "pi")
+    with sqlite3.connect(store.path) as database:
+        database.execute(
+            "update reports set document = replace(document, '\"rounds\"', '\"turns\"') where run = ?", (old,)
+        )
+    database.close()
+    assert [one.run for one in store.newest()] == [new]
+    ((run, why),) = store.unreadable
+    assert run == old
+    assert "turns" in why
 
 
 def test_a_database_that_is_none_is_left_alone(tmp_path):
