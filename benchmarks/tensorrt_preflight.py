@@ -13,9 +13,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-import onnx
-
 from agent.contract import archive
 from agent.contract.errors import EdgepackError
 from packager.bundle.golden import sized
@@ -28,6 +25,8 @@ TARGET = "jetson-orin"
 
 
 def main():
+    import onnx
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--recipes", nargs="+", default=["fp32", "int8"])
@@ -79,6 +78,8 @@ def cosine(path, bundle, folder):
         reader.extract(folder / "unpacked")
         lowered = folder / "unpacked" / reader.manifest.model
         names = [one.name for one in reader.manifest.outputs]
+    import numpy as np
+
     artifact = Onnx().open(str(path), {})
     specs = [dataclasses.replace(one) for one in sized(artifact, {})]
     feeds = list(random_data(specs, {}, 2).feeds())
