@@ -1,6 +1,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import pytest
 
@@ -30,8 +31,7 @@ def test_what_was_kept_is_found_with_its_record(tmp_path):
 
 def test_a_changed_engine_is_dropped(tmp_path):
     record = cache.keep(tmp_path, "abc", b"plan", {})
-    with open(record["path"], "ab") as file:
-        file.write(b"!")
+    Path(record["path"]).write_bytes(b"plan!")
     with pytest.raises(DeviceError, match="has changed") as caught:
         cache.read(record["path"], record["sha256"])
     assert caught.value.code == "engine-stale"

@@ -33,8 +33,8 @@ def standin(version, **answers):
         "ICudaEngine.get_tensor_profile_shape": lambda _n, _p: [(1, 3), (1, 3), (4, 3)],
         "ICudaEngine.is_shape_inference_io": False,
         "IExecutionContext.get_tensor_shape": lambda _: (1, 2),
-        "ICudaEngine.create_execution_context": lambda: trt.IExecutionContext(),
-        "ICudaEngine.create_engine_inspector": lambda: trt.EngineInspector(),
+        "ICudaEngine.create_execution_context": trt.IExecutionContext,
+        "ICudaEngine.create_engine_inspector": trt.EngineInspector,
         **answers,
     }
     return trt
@@ -58,7 +58,7 @@ def test_a_run_times_three_parts_and_frees_everything(version, cuda, stub):
     parts = engine.take_parts()
     assert {name: len(values) for name, values in parts.items()} == {"h2d": 1, "compute": 1, "d2h": 1}
     assert engine.take_parts()["compute"] == []
-    addresses = {name: address for name, address in trt.called("IExecutionContext.set_tensor_address")}
+    addresses = dict(trt.called("IExecutionContext.set_tensor_address"))
     assert set(addresses) == {"image", "scores"}
     assert all(addresses.values())
     engine.close()

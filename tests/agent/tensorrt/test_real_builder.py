@@ -65,5 +65,5 @@ def test_a_free_dimension_without_a_profile_has_the_builder_s_words(tmp_path, mo
 
 
 def test_precision_flags_are_gone(tmp_path, monkeypatch):
-    with pytest.raises(DeviceError, match="no BuilderFlag.INT8"):
+    with pytest.raises(DeviceError, match=r"no BuilderFlag\.INT8"):
         build(tmp_path, monkeypatch, strong=False, precision="int8")

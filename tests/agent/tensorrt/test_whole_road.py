@@ -59,7 +59,8 @@ def session(tmp_path, monkeypatch, stub_path):
     (packages / "real.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     (packages / "tensorrt.py").write_text(textwrap.dedent(MODULE.format(root=str(ROOT), version="10.3")))
     (packages / "tensorrt-10.3.0.dist-info").mkdir()
-    (packages / "tensorrt-10.3.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorrt\nVersion: 10.3.0\n")
+    metadata = packages / "tensorrt-10.3.0.dist-info" / "METADATA"
+    metadata.write_text("Metadata-Version: 2.1\nName: tensorrt\nVersion: 10.3.0\n")
     (tmp_path / "cuda").mkdir()
     shutil.copy(stub_path, tmp_path / "cuda" / "libcudart.so.13")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "cuda"))
@@ -126,6 +127,14 @@ def test_a_device_without_a_driver_is_told_so(session, bundle, tmp_path):
     with pytest.raises(DeviceError) as caught:
         bench(session, bundle)
     assert caught.value.code in {"no-cuda", "no-gpu"}
+    assert engines(tmp_path) == []
+
+
+def test_removing_the_bundle_removes_its_engines(session, bundle, tmp_path):
+    push(session, bundle, tmp_path)
+    bench(session, bundle)
+    assert engines(tmp_path)
+    assert session.call("remove", {"digest": bundle.digest})["freed_bytes"] > bundle.size_bytes / 2
     assert engines(tmp_path) == []
 
 
