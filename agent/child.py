@@ -33,7 +33,11 @@ def main(wire: Wire) -> int:
         _die_with_parent(int(sys.argv[2]))
         task = read_document()
         sys.path[1:1] = task.pop("path", [])
-        wire.result(_TASKS[task.pop("task")](baseline=baseline, **task))
+        name = task.pop("task")
+        if name == "call":
+            wire.result(call(wire, **task))
+        else:
+            wire.result(_TASKS[name](baseline=baseline, **task))
     except EdgepackError as error:
         wire.error(error)
         return error.exit_code
@@ -97,12 +101,15 @@ def round_(
     runner.run(feed)
     first = clock()
     warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
+    _take_parts(runner)  # those of the warm-up
     samples = sampler.sample(runner.run, feed, seconds, runs)
+    parts = _take_parts(runner)
     result = Round(
         load_ns=loaded - start,
         first_ns=first - loaded,
         warmup_ns=warm,
         samples_ns=samples,
+        parts_ns=parts,
         peak_memory_bytes=memory.process_peak(),
         baseline_memory_bytes=baseline,
         before=before,
@@ -110,6 +117,17 @@ def round_(
     )
     runner.close()
     return result
+
+
+def _take_parts(runner: Any) -> Dict[str, List[int]]:
+    """Each inference's parts as the runtime times them itself (copies, computing), since the last call; {} for most."""
+    return runner.take_parts() if hasattr(runner, "take_parts") else {}
+
+
+def call(wire: Wire, *, runner: str, function: str, arguments: Dict[str, Any]) -> Any:
+    """A function of the runner's module, for runners that prepare."""
+    module = importlib.import_module("agent.runners." + runner)
+    return getattr(module, function)(progress=wire.progress, **arguments)
 
 
 _TASKS: Dict[str, Any] = {"check": check, "round": round_}
@@ -139,13 +157,15 @@ def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> An
 
 def _import_runtime(manifest: Manifest) -> None:
     module = importlib.import_module("agent.runners." + manifest.runtime.name)
-    for name in ("numpy", getattr(module, "MODULE", manifest.runtime.name)):
+    # A runner that knows more than one way to its runtime imports it itself.
+    own = [] if hasattr(module, "prepare") else [getattr(module, "MODULE", manifest.runtime.name)]
+    for name in ["numpy", *own]:
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise DeviceError(
                 "%s does not import on the device: %s" % (name, error),
-                fix=remedy.install(module.PACKAGES),
+                fix=remedy.runner(module),
                 code="no-numpy" if name == "numpy" else "no-runtime",
             ) from error
 

@@ -41,14 +41,14 @@ def check_runtime(manifest: Manifest) -> None:
             fix=remedy.install(["numpy", *module.PACKAGES]),
             code="no-numpy",
         )
-    found = reading.distribution_version(module.DISTRIBUTIONS)
+    found = reading.installed(need.name).version
     wanted = ">= %s" % need.min_version + (", < %s" % need.below_version if need.below_version else "")
     if found is None:
         raise DeviceError(
             "%s is not installed for the device's interpreter" % need.name,
             expected="%s %s" % (need.name, wanted),
             where=sys.executable,
-            fix=remedy.install(module.PACKAGES),
+            fix=remedy.runner(module),
             code="no-runtime",
         )
     if release(found) < release(need.min_version) or (

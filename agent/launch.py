@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,11 +10,13 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Any, Dict, Tuple
+import threading
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
 
+_KEPT_LINES = 200
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
     signal.SIGKILL: (
@@ -26,8 +29,12 @@ _MEANING = {
 }
 
 
-def in_child(task: Dict[str, Any]) -> Any:
-    """The result of `task` (see `agent.child`), run in a process of its own. Raises what the child raised, or DeviceError."""
+def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = None, seconds: float = 0.0) -> Any:
+    """The result of `task` (see `agent.child`), run in a process of its own. Raises what the child raised, or DeviceError.
+
+    `progress` is told what the child says meanwhile. After `seconds` (0: never) it is ended, and DeviceError (code
+    child-timeout) raised.
+    """
     try:
         scratch = tempfile.mkdtemp(prefix="edgepack-")
     except OSError as error:
@@ -35,10 +42,10 @@ def in_child(task: Dict[str, Any]) -> Any:
             "the device has no folder for temporary files: %s" % error, fix="free space in /tmp", code="no-space"
         ) from error
     try:
-        out, talk, status = _run(json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n", scratch)
+        line = json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n"
+        document, talk, status = _run(line, scratch, progress, seconds)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    document = _last_document(out)
     if document.get("type") == "result":
         return document["result"]
     if document.get("type") == "error":
@@ -46,9 +53,11 @@ def in_child(task: Dict[str, Any]) -> Any:
     raise _death(status, talk)
 
 
-def _run(task: bytes, scratch: str) -> Tuple[bytes, bytes, int]:
-    """Output, talk and status of the process. `scratch` is its folder for temporary files: a process that is killed cannot
-    clear its own.
+def _run(
+    task: bytes, scratch: str, progress: Optional[Callable[[str], None]], seconds: float
+) -> Tuple[Dict[str, Any], bytes, int]:
+    """Last document, talk and status of the process. `scratch` is its folder for temporary files: a process that is killed
+    cannot clear its own.
     """
     child = subprocess.Popen(
         [sys.executable, "-I", sys.argv[0], "_child", str(os.getpid())],
@@ -57,23 +66,55 @@ def _run(task: bytes, scratch: str) -> Tuple[bytes, bytes, int]:
         stderr=subprocess.PIPE,
         env={**os.environ, "TMPDIR": scratch},
     )
+    talk: List[bytes] = []
+    listener = threading.Thread(target=_keep_talk, args=(child, talk), daemon=True)
+    late = threading.Event()
+    timer = threading.Timer(seconds, lambda: (late.set(), child.kill()))  # type: ignore[func-returns-value]
+    timer.daemon = True
     try:
-        out, talk = child.communicate(task)
+        listener.start()
+        if seconds:
+            timer.start()
+        _send(child, task)
+        document = _last_document(child, progress)
+        child.wait()
+        listener.join()
     finally:
+        timer.cancel()
         child.kill()
         child.wait()
-    return out, talk, child.returncode
+    if late.is_set() and document.get("type") != "result":
+        raise DeviceError("the work was not done after %.0f s and was ended" % seconds, code="child-timeout")
+    return document, b"".join(talk), child.returncode
 
 
-def _last_document(out: bytes) -> Dict[str, Any]:
-    lines = out.splitlines()
-    if not lines:
-        return {}
-    try:
-        document = json.loads(lines[-1])
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def _send(child: Any, task: bytes) -> None:
+    # A child that died before it read says why on its standard error.
+    with contextlib.suppress(BrokenPipeError):
+        child.stdin.write(task)
+        child.stdin.close()
+
+
+def _keep_talk(child: Any, talk: List[bytes]) -> None:
+    for line in child.stderr:
+        talk.append(line)
+        del talk[:-_KEPT_LINES]
+
+
+def _last_document(child: Any, progress: Optional[Callable[[str], None]]) -> Dict[str, Any]:
+    last: Dict[str, Any] = {}
+    for line in child.stdout:
+        try:
+            document = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(document, dict):
+            continue
+        if document.get("type") != "progress":
+            last = document
+        elif progress is not None:
+            progress(str(document.get("message", ""))[:200])
+    return last
 
 
 def _death(status: int, talk: bytes) -> EdgepackError:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import sysconfig
-from typing import List
+from typing import Any, List
 
 VENV = "~/edgepack-env"
 
@@ -20,6 +20,12 @@ def install(packages: List[str]) -> str:
         "on the device: %s -m venv %s && %s/bin/pip install %s; then here: edgepack devices add NAME ADDRESS --python "
         "%s/bin/python" % (shlex.quote(sys.executable), VENV, VENV, wanted, VENV)
     )
+
+
+def runner(module: Any, *more: str) -> str:
+    """What brings a runner's runtime: its own `INSTALL` where it comes with the system, else its `PACKAGES`."""
+    own = getattr(module, "INSTALL", "")
+    return "on the device: %s" % own if own else install([*more, *module.PACKAGES])
 
 
 def _is_managed() -> bool:

@@ -16,7 +16,8 @@ from typing import Dict, List, Optional
 
 from agent.contract import archive
 from agent.contract.errors import IntegrityError, UsageError
-from agent.store import Store, disk_errors
+from agent.disk import disk_errors
+from agent.store import Store
 
 _KEY = re.compile(r"^[0-9a-f]{16,64}\Z")
 _MAX_UNPACKED = 4 << 30  # the largest set of wheels is torch's, about 1 GB

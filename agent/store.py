@@ -6,7 +6,6 @@ ROOT/agent/agent-SHA.pyz   ROOT/incoming/   ROOT/bundles/HEX/   ROOT/results/ID.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
@@ -19,6 +18,7 @@ from typing import Any, Dict, Iterator, List, Optional
 from agent.contract import archive, codec
 from agent.contract.errors import DeviceError, IntegrityError, UsageError
 from agent.contract.manifest import Manifest
+from agent.disk import disk_errors, no_space
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _JOB = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
@@ -178,47 +178,3 @@ class Store:
         free = shutil.disk_usage(str(self.root)).free
         if free < size + SPARE_BYTES:
             raise no_space(self.root, size + SPARE_BYTES, free)
-
-
-def no_space(where: Path, needed: int, free: int) -> DeviceError:
-    """The disk is too full."""
-    return DeviceError(
-        "no space on the device: %.1f MB needed, %.1f MB free" % (needed / 1e6, free / 1e6),
-        where=str(where),
-        fix="free space there, or remove bundles: edgepack devices list-bundles DEVICE, edgepack devices remove-bundle",
-        code="no-space",
-    )
-
-
-@contextlib.contextmanager
-def disk_errors(where: Path) -> Iterator[None]:
-    """Turns the disk's refusals into DeviceErrors that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DeviceError(
-                "no space left on the device", where=str(where), fix="free space there", code="no-space"
-            ) from error
-        if error.errno == errno.EROFS:
-            raise DeviceError(
-                "the device's file system is read-only",
-                where=str(where),
-                fix="remount it writable, or give edgepack another folder: edgepack devices add NAME ADDRESS --root PATH",
-                code="read-only",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM):
-            raise DeviceError(
-                "no permission to write on the device",
-                where=str(where),
-                fix="make the folder this user's, or give another: edgepack devices add NAME ADDRESS --root PATH",
-                code="permission",
-            ) from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
-            raise DeviceError(
-                "edgepack's folder on the device cannot be one: %s" % error,
-                where=str(where),
-                fix="move what is in the way, or give another folder: edgepack devices add NAME ADDRESS --root PATH",
-                code="bad-root",
-            ) from error
-        raise

@@ -23,6 +23,7 @@ from packager.onnx_model import (
 )
 from packager.shapes import Shape, check_shapes, show
 
+_FREE_CONSTANTS = 4  # the IR version from which initialisers need not be inputs
 LEAST_OPSET = 13  # per-channel DequantizeLinear needs its `axis`
 
 
@@ -54,6 +55,7 @@ def prepare(artifact: Artifact, shapes: Mapping[str, Shape], most_opset: int, mo
         steps.append(("move_opset", {"from": opset(model), "to": wanted}))
         model = move_opset(model, wanted)
     model.ir_version = min(model.ir_version, most_ir)
+    _drop_constant_inputs(model)
     _drop_unused_domains(model)
     path = workdir / "prepared-source.onnx"
     companions = save_model(clean(model), path)
@@ -77,6 +79,16 @@ def _wanted_opset(now: int, most: int) -> int:
             f"the profile's runtime stops at opset {most}", expected=f"opset {LEAST_OPSET} at least", code="opset"
         )
     return min(max(now, LEAST_OPSET), most)
+
+
+def _drop_constant_inputs(model: Any) -> None:
+    """Constants that old exporters (IR 3) list among the inputs: quantisers and runtimes would ask the caller for them."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept = [value for value in model.graph.input if value.name not in constants]
+    if len(kept) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        model.ir_version = max(model.ir_version, _FREE_CONSTANTS)
 
 
 def _drop_unused_domains(model: Any) -> None:

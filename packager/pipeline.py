@@ -21,7 +21,7 @@ from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
 from packager.protocols import Lowering
 from packager.recipe import load_recipe
-from packager.shapes import Shape, check_shapes, parse_shapes
+from packager.shapes import Shape, check_ranges, check_shapes, parse_shapes, split_ranges
 from packager.version import __version__
 
 if TYPE_CHECKING:
@@ -132,11 +132,14 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     recipe = load_recipe(request.recipe or profile.default.recipe)
     runtime = choose_runtime(profile, request.runtime)
     check_writable(output_path(request, profile))
-    shapes = parse_shapes(request.shapes)
+    plain, ranges = split_ranges(request.shapes)
+    shapes = parse_shapes(plain)
     source = find_source(request.model)
     progress("reading the model")
-    artifact = source.open(request.model, {"shapes": shapes, "output_names": request.output_names})
+    usual = {**shapes, **{name: one.usual for name, one in ranges.items()}}
+    artifact = source.open(request.model, {"shapes": usual, "output_names": request.output_names})
     check_shapes(shapes, artifact.inputs, may_free=artifact.format == "torch")
+    check_ranges(ranges, artifact.inputs, may_free=artifact.format == "torch")
     inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
     artifact = dataclasses.replace(artifact, inputs=inputs)
     job = Lowering(
@@ -146,10 +149,11 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
         shapes=shapes,
         progress=progress,
         options=request.target_options,
+        ranges=ranges,
     )
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
-    job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes))
+    job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes, usual))
     return Prepared(request=request, source=source, artifact=artifact, job=job, runtime=runtime, plan=plan)
 
 
@@ -180,12 +184,14 @@ def model_name(model: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
 
 
-def _calibration(request: Request, artifact: Artifact, shapes: Mapping[str, Shape]) -> CalibrationData | None:
+def _calibration(
+    request: Request, artifact: Artifact, shapes: Mapping[str, Shape], usual: Mapping[str, Shape]
+) -> CalibrationData | None:
     if request.calibration is None:
         return None
     specs = artifact.inputs
     if request.calibration == RANDOM:
-        specs = tuple(sized(artifact, shapes))
+        specs = tuple(sized(artifact, usual))
     elif shapes:
         specs = tuple(dataclasses.replace(s, shape=list(shapes.get(s.name, s.shape))) for s in specs)
     return load_calibration(request.calibration, specs, request.preprocessing, integer_bounds(artifact))
@@ -194,7 +200,7 @@ def _calibration(request: Request, artifact: Artifact, shapes: Mapping[str, Shap
 def _execute(prepared: Prepared) -> Built:
     artifact, job, target = _trained(prepared), prepared.job, prepared.plan.target
     job.progress("running the original on golden inputs")
-    golden = make_golden(prepared.source, artifact, job.calibration, job.shapes)
+    golden = make_golden(prepared.source, artifact, job.calibration, _golden_shapes(job))
     lowered = artifact
     for edge in prepared.plan.conversions:
         job.progress(f"converting {edge.source} to {edge.result}")
@@ -227,8 +233,12 @@ def _trained(prepared: Prepared) -> Artifact:
     return dataclasses.replace(trained, steps=(step,), findings=artifact.findings)
 
 
+def _golden_shapes(job: Lowering) -> dict[str, Shape]:
+    return {**job.shapes, **{name: one.usual for name, one in job.ranges.items()}}
+
+
 def _convert_options(prepared: Prepared) -> dict[str, Any]:
-    shapes = prepared.job.shapes
+    shapes = {**prepared.job.shapes, **{name: one.named(name) for name, one in prepared.job.ranges.items()}}
     free = {
         name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for name, shape in shapes.items()
     }

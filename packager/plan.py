@@ -59,6 +59,12 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
         )
     check_recipe(target, job.recipe)
     _check_options(target, job)
+    if job.ranges and not getattr(target, "ranges", False):
+        raise UsageError(
+            f"{target.title} builds for one shape, not for a range",
+            expected="--shape NAME=1x3x224x224, a free dimension by a name (--shape NAME=batchx3x224x224)",
+            code="no-ranges",
+        )
     if job.recipe.needs_calibration and not calibrated and not artifact.quantized:
         raise missing_calibration(job.profile, job.recipe)
     steps: list[tuple[str, dict[str, Any]]] = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from packager.calibration import CalibrationData
     from packager.profile import Profile
     from packager.recipe import Recipe
+    from packager.shapes import Range
 
 Arrays = Mapping[str, "np.ndarray[Any, Any]"]
 
@@ -51,8 +52,9 @@ class Converter(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Lowering:
-    """What a target is given beside the artifact. `shapes` are the user's --shape by input name; `progress` takes words.
-    `options` are the target's own, as the user gave them (`bytecode`).
+    """What a target is given beside the artifact. `shapes` are the user's --shape by input name, `ranges` those
+    given as min:opt:max (for targets with `ranges = True`); `progress` takes words. `options` are the target's own, as the
+    user gave them (`bytecode`).
     """
 
     recipe: Recipe
@@ -62,6 +64,7 @@ class Lowering:
     shapes: Mapping[str, tuple[int | str, ...]] = dataclasses.field(default_factory=dict)
     progress: Callable[[str], None] = lambda _: None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from agent.contract import codec
 from agent.contract.errors import ContractError, UsageError, unknown_name
 
-PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8")
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int8-fp16")
 METHODS = ("minmax", "entropy", "percentile")
 SCOPES = ("", "compute", "all")
 
@@ -40,7 +40,7 @@ class Recipe:
     @property
     def needs_calibration(self) -> bool:
         """Whether activation ranges must be measured on data."""
-        return self.precision == "int8" and not self.qat
+        return self.precision in ("int8", "int8-fp16") and not self.qat
 
 
 NAMED = {name: Recipe(name=name, precision=name) for name in PRECISIONS}

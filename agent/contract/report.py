@@ -42,12 +42,20 @@ class ProbeReading:
     throttled: Optional[bool] = None
     load_1min: Optional[float] = None
     memory_available: Optional[int] = None
+    gpu_mhz: Optional[float] = None
+    gpu_load: Optional[float] = None  # 0 to 1
+    power_mw: Optional[Dict[str, float]] = None  # by rail
+    power_mode: Optional[str] = None
+    clocks_locked: Optional[bool] = None
     unread: Dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """One fresh process: load, first inference, warm-up, samples. All times in nanoseconds, memory in bytes."""
+    """One fresh process: load, first inference, warm-up, samples. All times in nanoseconds, memory in bytes.
+
+    `parts_ns` divides the samples as the runtime's own clock does (a GPU's copies and computing), where it has one.
+    """
 
     load_ns: int
     first_ns: int
@@ -57,6 +65,7 @@ class Round:
     baseline_memory_bytes: Optional[int]  # the interpreter before numpy and the runtime
     before: ProbeReading
     after: ProbeReading
+    parts_ns: Dict[str, List[int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,8 @@ def take(root: str = "/") -> ProbeReading:
             continue
         told = importlib.import_module("agent.probes." + module.name).read(root)
         unread.update(told.pop("unread"))
-        values.update((name, value) for name, value in told.items() if value is not None)
+        # Where two probes know the same thing, what could be read counts, and a warning before an all-clear.
+        values.update({key: value for key, value in told.items() if value or (value is not None and key not in values)})
     return ProbeReading(unread={name: why for name, why in unread.items() if name not in values}, **values)
 
 
@@ -81,7 +82,9 @@ def runner_names() -> List[str]:
 def installed(name: str) -> RuntimeFacts:
     """The runtime's version in this interpreter, by its package metadata."""
     module = importlib.import_module("agent.runners." + name)
-    return RuntimeFacts(name=name, version=distribution_version(module.DISTRIBUTIONS))
+    # A runtime that comes with the system and not from a package index knows where to look.
+    find = getattr(module, "installed_version", None)
+    return RuntimeFacts(name=name, version=find() if find else distribution_version(module.DISTRIBUTIONS))
 
 
 def distribution_version(names: List[str]) -> Optional[str]:

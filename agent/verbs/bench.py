@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from agent import features, launch
+from agent import features, launch, preparing
 from agent.contract import archive, codec
 from agent.contract.job import BenchOptions, Job
 from agent.contract.manifest import Manifest
@@ -28,6 +28,8 @@ def run(job: Job, wire: Wire) -> Report:
     busy = stability.busy(reading.take().load_1min, cpu.cores())
     run_options = {"threads": options.threads, "provider": options.provider}
     wire.progress("running golden inputs")
+    prepared = preparing.prepare(manifest, str(folder), run_options, str(store.root), wire)
+    run_options = prepared.options
     checked = launch.in_child({"task": "check", "folder": str(folder), "options": run_options})
     parity: Optional[Parity] = codec.decode(Optional[Parity], checked["parity"])  # type: ignore[arg-type]
     rounds: List[Round] = []
@@ -58,7 +60,7 @@ def run(job: Job, wire: Wire) -> Report:
         bundle_bytes=sum(entry.size for entry in manifest.files.values()) + len(manifest.to_bytes()),
         source_bytes=manifest.source.size_bytes,
         started_unix=started,
-        findings=[*manifest.findings, *busy, *stability.findings(rounds, parity, manifest)],
+        findings=[*manifest.findings, *prepared.findings, *busy, *stability.findings(rounds, parity, manifest)],
     )
     store.keep_result(job.id, report)
     return report

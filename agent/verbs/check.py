@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from agent import features, launch
+from agent import features, launch, preparing
 from agent.contract import archive, codec
 from agent.contract.job import CheckOptions, Job
 from agent.store import Store
@@ -20,11 +20,13 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
     manifest = archive.verify_folder(folder, options.digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
+    options_ = {"threads": options.threads, "provider": options.provider}
+    prepared = preparing.prepare(manifest, str(folder), options_, str(store.root), wire)
     wire.progress("running golden inputs")
     task = {
         "task": "check",
         "folder": str(folder),
-        "options": {"threads": options.threads, "provider": options.provider},
+        "options": prepared.options,
         "tolerance": codec.encode(options.tolerance),
     }
     result: Dict[str, Any] = launch.in_child(task)

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,15 @@ _CHUNK = 16
 
 
 def quantize_static(
-    source: Path, result: Path, calibration: CalibrationData, recipe: Recipe, progress: Callable[[str], None]
+    source: Path,
+    result: Path,
+    calibration: CalibrationData,
+    recipe: Recipe,
+    progress: Callable[[str], None],
+    extra: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
-    """Writes the quantised model to `result`. `recipe.weight_type` and `.activation_type` must be set.
+    """Writes the quantised model to `result`. `recipe.weight_type` and `.activation_type` must be set; `extra` are more
+    of the quantiser's own `extra_options`.
 
     Raises ConvertError that names the node when the quantiser fails, or when nothing could be quantised.
     """
@@ -65,7 +71,7 @@ def quantize_static(
                 nodes_to_exclude=list(recipe.exclude),
                 use_external_data_format=large,
                 calibrate_method=_method(recipe),
-                extra_options=_extra(recipe, len(calibration)),
+                extra_options={**_extra(recipe, len(calibration)), **(extra or {})},
             )
     except Exception as error:
         # The quantiser raises assertion, key, value and runtime errors alike.

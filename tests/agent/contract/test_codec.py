@@ -7,7 +7,7 @@ import typing
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.contract import codec
@@ -49,6 +49,7 @@ def drawn(kind):
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS, ids=lambda kind: kind.__name__)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_every_document_comes_back_as_it_went(kind, data):
     document = data.draw(drawn(kind))

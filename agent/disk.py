@@ -1,0 +1,54 @@
+"""The disk's refusals, as errors that say what to do."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from pathlib import Path
+from typing import Iterator
+
+from agent.contract.errors import DeviceError
+
+
+def no_space(where: Path, needed: int, free: int) -> DeviceError:
+    """The disk is too full."""
+    return DeviceError(
+        "no space on the device: %.1f MB needed, %.1f MB free" % (needed / 1e6, free / 1e6),
+        where=str(where),
+        fix="free space there, or remove bundles: edgepack devices list-bundles DEVICE, edgepack devices remove-bundle",
+        code="no-space",
+    )
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turns the disk's refusals into DeviceErrors that say what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DeviceError(
+                "no space left on the device", where=str(where), fix="free space there", code="no-space"
+            ) from error
+        if error.errno == errno.EROFS:
+            raise DeviceError(
+                "the device's file system is read-only",
+                where=str(where),
+                fix="remount it writable, or give edgepack another folder: edgepack devices add NAME ADDRESS --root PATH",
+                code="read-only",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise DeviceError(
+                "no permission to write on the device",
+                where=str(where),
+                fix="make the folder this user's, or give another: edgepack devices add NAME ADDRESS --root PATH",
+                code="permission",
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+            raise DeviceError(
+                "edgepack's folder on the device cannot be one: %s" % error,
+                where=str(where),
+                fix="move what is in the way, or give another folder: edgepack devices add NAME ADDRESS --root PATH",
+                code="bad-root",
+            ) from error
+        raise
