@@ -19,7 +19,7 @@ from packager.bundle.write import golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
 from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
-from packager.protocols import Lowering
+from packager.protocols import FitsGolden, Lowering
 from packager.recipe import load_recipe
 from packager.shapes import Shape, check_shapes, parse_shapes
 from packager.version import __version__
@@ -48,6 +48,8 @@ class Request:
     output_names: tuple[str, ...] = ()
     output: Path | None = None
     check: bool = True
+    layout: str = ""  # of image inputs and outputs: nhwc, nchw or keep; empty is the runtime's own
+    io: str = ""  # of a static INT8 model's inputs and outputs: float or int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +122,7 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     """Looks everything up, opens the source, loads the calibration data and makes the plan."""
     profile = load_profile(request.target)
     recipe = load_recipe(request.recipe or profile.default.recipe)
+    recipe = dataclasses.replace(recipe, io=request.io or recipe.io)
     runtime = choose_runtime(profile, request.runtime)
     shapes = parse_shapes(request.shapes)
     source = find_source(request.model)
@@ -145,7 +148,7 @@ def find_source(model: str) -> SourceFormat:
     raise UsageError(
         what,
         where=model,
-        expected="model.onnx, model.pt2, a TorchScript .pt, file.py:factory or package.module:factory",
+        expected="model.onnx, model.tflite, model.pt2, a TorchScript .pt, file.py:factory or package.module:factory",
         code="no-model" if not path.exists() else "unknown-format",
     )
 
@@ -158,7 +161,7 @@ def output_path(request: Request, profile: Profile) -> Path:
 def model_name(model: str) -> str:
     """The model's name: its file's stem, or the factory's file."""
     place = model.rpartition(":")[0] if registry.source("torch").accepts(model) else model
-    stem = Path(place).stem if "/" in place or place.endswith(tuple(".onnx .pt2 .py".split())) else Path(place).name
+    stem = Path(place).stem if "/" in place or place.endswith(tuple(".onnx .tflite .pt2 .py".split())) else Path(place).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
 
 
@@ -183,6 +186,8 @@ def _execute(prepared: Prepared) -> Built:
         lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
     job.progress(f"lowering to {target.title}")
     lowered = target.lower(lowered, job)
+    if isinstance(target, FitsGolden):
+        golden = target.fit_golden(artifact, lowered, golden)
     terms = target.terms(lowered, job)
     findings = list(lowered.findings)
     if prepared.request.check:
@@ -196,7 +201,11 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
     free = {
         name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for name, shape in shapes.items()
     }
-    return {"shapes": shapes, "free_dims": {name: axes for name, axes in free.items() if axes}}
+    return {
+        "shapes": shapes,
+        "free_dims": {name: axes for name, axes in free.items() if axes},
+        "layout": prepared.request.layout,
+    }
 
 
 def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:
@@ -232,6 +241,7 @@ def _write(
     model_file = f"model/model{lowered.path.suffix}"
     contents[model_file] = lowered.path
     contents |= {f"model/{path.name}": path for path in lowered.companions}
+    contents |= terms.files
     calibration = job.calibration
     manifest = Manifest(
         name=model_name(request.model),
@@ -251,7 +261,7 @@ def _write(
         calibration=calibration.record() if calibration is not None and job.recipe.needs_calibration else None,
         preprocessing=request.preprocessing,
         session_options=terms.session_options,
-        facts={"opset": lowered.opset, "quantized": lowered.quantized},
+        facts={"opset": lowered.opset, "quantized": lowered.quantized, **terms.facts},
         findings=list(findings),
     )
     job.progress("writing the bundle")

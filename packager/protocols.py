@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agent.contract.finding import Finding
     from agent.contract.manifest import RuntimeNeed, Tolerance
     from packager.artifact import Artifact
+    from packager.bundle.golden import GoldenVectors
     from packager.calibration import CalibrationData
     from packager.profile import Profile
     from packager.recipe import Recipe
@@ -64,11 +65,16 @@ class Lowering:
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off."""
+    """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off.
+
+    `facts` go into the manifest's; `files` (name in the bundle to bytes) are shipped beside the model.
+    """
 
     need: RuntimeNeed
     tolerance: Tolerance
     session_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -91,6 +97,14 @@ class Target(Protocol):
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """The lowered model's outputs on the host, computed as exactly as the host can (no optimised kernels)."""
+
+
+@runtime_checkable
+class FitsGolden(Protocol):
+    """A target whose lowered models take other inputs than the original (layout, quantised integers)."""
+
+    def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
+        """The golden vectors as the lowered model takes and gives them; outputs stay real numbers."""
 
 
 class Completed(Protocol):
