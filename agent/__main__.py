@@ -32,7 +32,9 @@ def main() -> int:
         return DeviceError.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: told to the host in full, as our bug
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__)[-6:])
-        wire.error(EdgepackError("the agent failed: %r" % error, where=text, fix="please report this", code="agent-bug"))
+        wire.error(
+            EdgepackError("the agent failed: %r" % error, where=text, fix="please report this", code="agent-bug")
+        )
         return EdgepackError.exit_code
 
 

@@ -34,7 +34,9 @@ def check_runtime(manifest: Manifest) -> None:
     module = import_module("agent.runners." + need.name)
     if reading.distribution_version(["numpy"]) is None:
         raise DeviceError(
-            "numpy is not installed for the device's interpreter", fix="on the device: pip install numpy", code="no-numpy"
+            "numpy is not installed for the device's interpreter",
+            fix="on the device: pip install numpy",
+            code="no-numpy",
         )
     found = reading.distribution_version(module.DISTRIBUTIONS)
     wanted = ">= %s" % need.min_version + (", < %s" % need.below_version if need.below_version else "")

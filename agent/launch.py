@@ -13,7 +13,10 @@ from agent.wire import on_cancel
 
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
-    signal.SIGKILL: ("the kernel killed it: very likely the device ran out of memory", "free memory, or use a smaller model"),
+    signal.SIGKILL: (
+        "the kernel killed it: very likely the device ran out of memory",
+        "free memory, or use a smaller model",
+    ),
     signal.SIGSEGV: ("the runtime crashed", "try another version of the runtime; `edgepack devices doctor` shows it"),
     signal.SIGBUS: ("the runtime crashed (bus error)", "check the disk and memory of the device"),
     signal.SIGABRT: ("the runtime gave up", "its last words are above"),

@@ -1,6 +1,6 @@
 """The device's store: receive, verify, stage, rename. Whatever is cut in the middle leaves the old state, whole.
 
-    ROOT/agent/agent-SHA.pyz   ROOT/incoming/   ROOT/bundles/HEX/   ROOT/results/ID.json   ROOT/lock
+ROOT/agent/agent-SHA.pyz   ROOT/incoming/   ROOT/bundles/HEX/   ROOT/results/ID.json   ROOT/lock
 """
 
 from __future__ import annotations

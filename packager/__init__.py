@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agent.contract.archive import BundleReader
-    from packager.build import Built, Request, build
     from packager.device.device import Device
+    from packager.pipeline import Built, Request, build
     from packager.profile import Profile, load_profile, profile_names
     from packager.results.store import ResultStore
 
 _PLACES = {
     "BundleReader": "agent.contract.archive",
-    "Built": "packager.build",
+    "Built": "packager.pipeline",
     "Device": "packager.device.device",
     "Profile": "packager.profile",
-    "Request": "packager.build",
+    "Request": "packager.pipeline",
     "ResultStore": "packager.results.store",
-    "build": "packager.build",
+    "build": "packager.pipeline",
     "load_profile": "packager.profile",
     "profile_names": "packager.profile",
 }
 
 __all__ = [
-    "BundleReader",
     "Built",
+    "BundleReader",
     "Device",
     "Profile",
     "Request",

@@ -75,7 +75,10 @@ class CalibrationData:
 
 
 def load_calibration(
-    text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing | None = None, bounds: Mapping[str, int] | None = None
+    text: str,
+    inputs: Sequence[TensorSpec],
+    preprocessing: Preprocessing | None = None,
+    bounds: Mapping[str, int] | None = None,
 ) -> CalibrationData:
     """The data named by `text`: FILE.npz, a folder (of .npy per input, or of pictures), file.py:function, or `random`.
 
@@ -89,7 +92,9 @@ def load_calibration(
     return CalibrationData(kind, arrays, tuple(inputs), preprocessing if kind == "images" else None)
 
 
-def random_data(inputs: Sequence[TensorSpec], bounds: Mapping[str, int], samples: int = RANDOM_SAMPLES) -> CalibrationData:
+def random_data(
+    inputs: Sequence[TensorSpec], bounds: Mapping[str, int], samples: int = RANDOM_SAMPLES
+) -> CalibrationData:
     """Standard normal floats, integers below their bound (2 where none is known); always the same."""
     import numpy as np
 
@@ -139,7 +144,10 @@ def _load(path: Path) -> Any:
         return {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else loaded
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"not a readable numpy file: {error}", where=str(path), expected=".npz or .npy without pickles", code="not-npz"
+            f"not a readable numpy file: {error}",
+            where=str(path),
+            expected=".npz or .npy without pickles",
+            code="not-npz",
         ) from error
 
 
@@ -189,7 +197,9 @@ def _check(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str
                 code="wrong-dtype",
             )
         if not len(array.shape) or not len(array):
-            raise UsageError(f"{name!r} holds no samples", where=where, expected="the first axis = samples", code="empty")
+            raise UsageError(
+                f"{name!r} holds no samples", where=where, expected="the first axis = samples", code="empty"
+            )
         if not (_fits(array.shape[1:], spec.shape[1:]) or _fits(array.shape[1:], spec.shape)):
             raise UsageError(
                 f"{name!r} has the shape {list(array.shape)}",
@@ -200,7 +210,10 @@ def _check(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
             raise UsageError(
-                f"{name!r} holds NaN or infinity (first in sample {bad})", where=where, fix="repair the data", code="nan"
+                f"{name!r} holds NaN or infinity (first in sample {bad})",
+                where=where,
+                fix="repair the data",
+                code="nan",
             )
     counts = {name: len(array) for name, array in arrays.items()}
     if len(set(counts.values())) > 1:
@@ -211,5 +224,3 @@ def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:
     return len(shape) == len(wanted) and all(
         not isinstance(want, int) or have == want for have, want in zip(shape, wanted, strict=True)
     )
-
-

@@ -60,7 +60,9 @@ def load_folder(
             code="no-preprocessing",
         )
     if len(inputs) != 1 or len(inputs[0].shape) != _RANK:
-        raise UsageError("pictures fit a model with one 4-D input", where=str(folder), expected="an .npz for this model")
+        raise UsageError(
+            "pictures fit a model with one 4-D input", where=str(folder), expected="an .npz for this model"
+        )
     spec = inputs[0]
     channels_last = spec.layout == "nhwc" or (spec.shape[-1] in (1, 3) and spec.shape[1] not in (1, 3))
     channels = spec.shape[-1] if channels_last else spec.shape[1]

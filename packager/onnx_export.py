@@ -128,7 +128,9 @@ def _guarded(run: Callable[[], Any]) -> Any:
     except Exception as error:
         # The exporters raise what the traced code raises, which may be anything.
         raise ConvertError(
-            f"the export to ONNX failed: {_told(error)}", expected="a module that torch can export", code="export-failed"
+            f"the export to ONNX failed: {_told(error)}",
+            expected="a module that torch can export",
+            code="export-failed",
         ) from error
     return made.model_proto if hasattr(made, "model_proto") else made
 

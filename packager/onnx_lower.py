@@ -37,14 +37,12 @@ def plan_prepare(artifact: Artifact, shapes: Mapping[str, Shape], most_opset: in
     return steps
 
 
-def prepare(
-    artifact: Artifact, shapes: Mapping[str, Shape], most_opset: int, most_ir: int, workdir: Path
-) -> Artifact:
+def prepare(artifact: Artifact, shapes: Mapping[str, Shape], most_opset: int, most_ir: int, workdir: Path) -> Artifact:
     """The model ready for lowering. Raises ConvertError where the opset cannot be moved or a shape does not work."""
     import onnx
 
     model = load_model(artifact.path)
-    steps = []
+    steps: list[tuple[str, dict[str, Any]]] = []
     tool = f"onnx {onnx.__version__}"
     fixed = {name: shape for name, shape in shapes.items() if name in {spec.name for spec in artifact.inputs}}
     if fixed:

@@ -113,7 +113,9 @@ def check_model(model: Any, where: str) -> None:
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
-        raise ConvertError(f"the ONNX graph is not valid: {str(error)[:600]}", where=where, code="invalid-onnx") from error
+        raise ConvertError(
+            f"the ONNX graph is not valid: {str(error)[:600]}", where=where, code="invalid-onnx"
+        ) from error
     except ValueError:
         # Above 2 GiB the checker cannot serialise the model; the reference run loads the file and tells.
         return
@@ -257,7 +259,5 @@ def save_model(model: Any, path: Path) -> tuple[Path, ...]:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return ()
     companion = path.with_suffix(".data")
-    onnx.save_model(
-        model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=companion.name
-    )
+    onnx.save_model(model, str(path), save_as_external_data=True, all_tensors_to_one_file=True, location=companion.name)
     return (companion,)

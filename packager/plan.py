@@ -60,7 +60,7 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
     check_recipe(target, job.recipe)
     if job.recipe.needs_calibration and not calibrated and not artifact.quantized:
         raise missing_calibration(job.profile, job.recipe)
-    steps = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]
+    steps: list[tuple[str, dict[str, Any]]] = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]
     steps += target.plan(artifact, job)
     return Plan(target=target, conversions=tuple(conversions), steps=tuple(steps))
 

@@ -10,7 +10,6 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import numpy as np
 
-    from agent.contract.finding import Finding
     from agent.contract.manifest import RuntimeNeed, Tolerance
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
@@ -117,7 +116,8 @@ class Completed(Protocol):
 
 class Transport(Protocol):
     """A way to run commands on a device and move files. All raise DeviceError or, where another try may help,
-    TransientDeviceError; a lost link is always told apart from a command that failed."""
+    TransientDeviceError; a lost link is always told apart from a command that failed.
+    """
 
     name: str
 
@@ -132,7 +132,8 @@ class Transport(Protocol):
     ) -> Completed:
         """Runs `argv` (quoted here, never interpolated). `deadline` is for all of it, `idle` for the longest silence, in
         seconds. With `on_line`, each line of stdout goes there as it comes and `stdout` stays empty. With `on_interrupt`
-        stdin is kept open until the command ends, and a KeyboardInterrupt sends these bytes before it goes on."""
+        stdin is kept open until the command ends, and a KeyboardInterrupt sends these bytes before it goes on.
+        """
 
     def put(
         self, source: Path, target: str, deadline: float | None = None, progress: Callable[[int], None] | None = None

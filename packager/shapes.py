@@ -38,7 +38,8 @@ def check_shapes(shapes: Mapping[str, Shape], inputs: Iterable[TensorSpec], *, m
             raise unknown_name("input", name, known, fix="--shape takes the model's own input names")
         spec = known[name]
         fits = len(shape) == len(spec.shape) and all(
-            not isinstance(want, int) or have == want or (may_free and isinstance(have, str)) for have, want in zip(shape, spec.shape, strict=True)
+            not isinstance(want, int) or have == want or (may_free and isinstance(have, str))
+            for have, want in zip(shape, spec.shape, strict=True)
         )
         if not fits:
             raise UsageError(

@@ -1,5 +1,6 @@
 """PyTorch models however they come: a factory in Python, an exported program, TorchScript. Loaded without running code,
-except where the user named code (`file.py:factory`)."""
+except where the user named code (`file.py:factory`).
+"""
 
 from __future__ import annotations
 
@@ -89,7 +90,10 @@ def call_factory(place: str, name: str) -> tuple[Any, tuple[Any, ...] | None, li
             made = factory() if not isinstance(factory, torch.nn.Module) else factory
         except Exception as error:
             raise UsageError(
-                f"{name}() raised {error!r}", where=_line_of(error, place), expected="an nn.Module", code="factory-failed"
+                f"{name}() raised {error!r}",
+                where=_line_of(error, place),
+                expected="an nn.Module",
+                code="factory-failed",
             ) from error
     examples = None
     if isinstance(made, tuple) and len(made) == 2:  # noqa: PLR2004 - (module, example_inputs)
@@ -181,7 +185,9 @@ def flatten_outputs(result: Any) -> list[Any]:
 def specs_of(names: Sequence[str], tensors: Sequence[Any]) -> tuple[TensorSpec, ...]:
     """Names, types and shapes of tensors."""
     return tuple(
-        TensorSpec(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=[int(size) for size in tensor.shape])
+        TensorSpec(
+            name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=[int(size) for size in tensor.shape]
+        )
         for name, tensor in zip(names, tensors, strict=True)
     )
 

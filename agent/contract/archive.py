@@ -20,6 +20,7 @@ from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest,
 
 _CHUNK = 1 << 20
 _MAX_FILES = 10000
+_MAX_DEPTH = 8
 # One component: no separators, no leading dot, nothing a shell or a file system could read as something else.
 _COMPONENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")
 
@@ -48,7 +49,7 @@ class BundleReader:
             self._zip.close()
             raise
 
-    def __enter__(self) -> BundleReader:
+    def __enter__(self) -> BundleReader:  # noqa: PYI034 - typing.Self is younger than Python 3.8
         return self
 
     def __exit__(
@@ -86,8 +87,7 @@ class BundleReader:
     @staticmethod
     def _write(target: Path, chunks: Iterator[bytes]) -> None:
         with open(str(target), "xb") as file:
-            for chunk in chunks:
-                file.write(chunk)
+            file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
 
@@ -164,7 +164,7 @@ class BundleReader:
 def check_name(name: str, where: str) -> None:
     """Raises IntegrityError unless `name` is a plain relative path of plain components."""
     parts = name.split("/")
-    if not parts or len(parts) > 8 or not all(_COMPONENT.match(part) for part in parts):
+    if not parts or len(parts) > _MAX_DEPTH or not all(_COMPONENT.match(part) for part in parts):
         raise IntegrityError(
             "the bundle names a file %.200r" % name,
             where=where,

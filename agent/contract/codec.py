@@ -53,7 +53,7 @@ def decode(kind: Type[T], data: Any, where: str = "$", source: str = "") -> T:
     return value
 
 
-def _decode(kind: Any, data: Any, where: str) -> Any:
+def _decode(kind: Any, data: Any, where: str) -> Any:  # noqa: PLR0911 - one return per kind of type
     if kind is Any:
         return data
     if dataclasses.is_dataclass(kind):

@@ -11,7 +11,8 @@ from agent.contract.manifest import Tolerance
 @dataclasses.dataclass(frozen=True)
 class Job:
     """`verb` picks the handler. `root` is edgepack's folder on the device ("~" is expanded there). `id` names the result that
-    is written on the device before it is sent."""
+    is written on the device before it is sent.
+    """
 
     id: str
     verb: str

@@ -52,7 +52,8 @@ class GoldenTensor:
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
     """An output passes when its cosine with the original is at least `min_cosine` on every golden sample, or when no value
-    is further off than `max_abs` (both in the output's own units; integers and booleans must be equal)."""
+    is further off than `max_abs` (both in the output's own units; integers and booleans must be equal).
+    """
 
     min_cosine: float
     max_abs: float

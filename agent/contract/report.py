@@ -12,7 +12,8 @@ from agent.contract.finding import Finding
 @dataclasses.dataclass(frozen=True)
 class OutputParity:
     """One output against the original's: the worst golden sample counts. `cosine` is null where it is undefined (integers,
-    or a vector of zeros); `argmax_agreement` is the share of golden samples with the same arg-max, null below two values."""
+    or a vector of zeros); `argmax_agreement` is the share of golden samples with the same arg-max, null below two values.
+    """
 
     name: str
     cosine: Optional[float]

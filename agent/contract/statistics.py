@@ -26,7 +26,7 @@ def summary(samples: Sequence[int]) -> Dict[str, Any]:
     """n, mean, std (n - 1), min, max, p50, p90, p95, p99 in the samples' unit; null where n does not allow it."""
     n = len(samples)
     if not n:
-        return {"n": 0, **{key: None for key in ("mean", "std", "min", "max", "p50", "p90", "p95", "p99")}}
+        return {"n": 0, **dict.fromkeys(("mean", "std", "min", "max", "p50", "p90", "p95", "p99"))}
     ordered: List[float] = sorted(float(sample) for sample in samples)
     mean = math.fsum(ordered) / n
     std: Optional[float] = None

@@ -21,7 +21,9 @@ def warm_up(run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds:
     return times
 
 
-def sample(run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds: float, runs: Optional[int]) -> List[int]:
+def sample(
+    run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds: float, runs: Optional[int]
+) -> List[int]:
     """Exactly `runs` timed inferences, or as many as `seconds` hold (at least one); nanoseconds, in order.
 
     The garbage collector waits outside: its pauses are the interpreter's, not the model's.

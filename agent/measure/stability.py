@@ -20,7 +20,14 @@ def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) 
     """What the one who reads the numbers must know."""
     found: List[Finding] = []
     if parity is None:
-        found.append(Finding("no-golden", WARNING, "the bundle has no golden vectors: nothing was checked", "build it again with them"))
+        found.append(
+            Finding(
+                "no-golden",
+                WARNING,
+                "the bundle has no golden vectors: nothing was checked",
+                "build it again with them",
+            )
+        )
     elif parity.verdict != "pass":
         bad = ", ".join(output.name for output in parity.outputs if output.verdict != "pass")
         found.append(
@@ -31,9 +38,9 @@ def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) 
                 "try another recipe, or real calibration data; compare with `edgepack check` on another device",
             )
         )
-    if manifest.calibration is not None and manifest.calibration.kind == "random":
-        if not any(finding.code == "random-calibration" for finding in manifest.findings):
-            found.append(random_calibration())
+    random = manifest.calibration is not None and manifest.calibration.kind == "random"
+    if random and not any(finding.code == "random-calibration" for finding in manifest.findings):
+        found.append(random_calibration())
     samples = [sample for one in rounds for sample in one.samples_ns]
     if not samples:
         return found
@@ -62,7 +69,9 @@ def _spread(rounds: List[Round], samples: List[int]) -> List[Finding]:
         found.append(Finding("few-samples", INFO, text, "measure longer: --seconds or --runs"))
     if numbers["p90"] is not None and numbers["p90"] > _SPREAD * numbers["p50"]:
         text = "one inference in ten takes more than %.1f times the median" % (numbers["p90"] / numbers["p50"])
-        found.append(Finding("spread", WARNING, text, "stop other work on the device, fix the clock, use fewer threads"))
+        found.append(
+            Finding("spread", WARNING, text, "stop other work on the device, fix the clock, use fewer threads")
+        )
     medians = [statistics.summary(one.samples_ns)["p50"] for one in rounds if len(one.samples_ns) >= _STEADY_SAMPLES]
     if len(medians) > 1 and max(medians) > _ROUNDS_APART * min(medians):
         text = "the rounds disagree: medians from %.3f to %.3f ms" % (min(medians) / 1e6, max(medians) / 1e6)
@@ -72,8 +81,15 @@ def _spread(rounds: List[Round], samples: List[int]) -> List[Finding]:
 
 def _board(before: ProbeReading, after: ProbeReading) -> List[Finding]:
     found: List[Finding] = []
-    if before.frequency_mhz and after.frequency_mhz and max(after.frequency_mhz) < _CLOCK_FALL * max(before.frequency_mhz):
-        text = "the clock fell from %.0f to %.0f MHz during the run" % (max(before.frequency_mhz), max(after.frequency_mhz))
+    if (
+        before.frequency_mhz
+        and after.frequency_mhz
+        and max(after.frequency_mhz) < _CLOCK_FALL * max(before.frequency_mhz)
+    ):
+        text = "the clock fell from %.0f to %.0f MHz during the run" % (
+            max(before.frequency_mhz),
+            max(after.frequency_mhz),
+        )
         found.append(Finding("clock-fell", WARNING, text, "cool the board, or measure after it has settled"))
     if before.throttled or after.throttled:
         found.append(Finding("throttled", WARNING, "the board throttles", "cool it, or use a stronger power supply"))

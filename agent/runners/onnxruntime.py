@@ -20,7 +20,12 @@ _SHORT = {
     "openvino": "OpenVINOExecutionProvider",
     "qnn": "QNNExecutionProvider",
 }
-_LEVELS = {"disable": "ORT_DISABLE_ALL", "basic": "ORT_ENABLE_BASIC", "extended": "ORT_ENABLE_EXTENDED", "all": "ORT_ENABLE_ALL"}
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
 _OPTIONS = ("graph_optimization_level", "disabled_optimizers", "config")
 
 
@@ -159,5 +164,3 @@ def _check_options(options: Dict[str, Any]) -> None:
 def _short(error: BaseException, limit: int = 600) -> str:
     text: Optional[str] = str(error)
     return (text or repr(error))[:limit]
-
-

@@ -77,7 +77,9 @@ def model_bytes(manifest: Manifest) -> int:
     return sum(entry.size for name, entry in manifest.files.items() if name.startswith(folder))
 
 
-def _round_task(options: BenchOptions, folder: str, run_options: Dict[str, Any], count: Optional[int]) -> Dict[str, Any]:
+def _round_task(
+    options: BenchOptions, folder: str, run_options: Dict[str, Any], count: Optional[int]
+) -> Dict[str, Any]:
     return {
         "task": "round",
         "folder": folder,

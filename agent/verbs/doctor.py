@@ -54,7 +54,9 @@ def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, 
     """What stands in the way of running bundles here."""
     found: List[Finding] = []
     if facts.numpy is None:
-        found.append(Finding("no-numpy", ERROR, "numpy is not installed for %s" % facts.python_path, _pip(facts, "numpy")))
+        found.append(
+            Finding("no-numpy", ERROR, "numpy is not installed for %s" % facts.python_path, _pip(facts, "numpy"))
+        )
     if not any(runtime.version for runtime in facts.runtimes):
         fixes = sorted({_pip(facts, import_module("agent.runners." + one.name).INSTALL[12:]) for one in facts.runtimes})
         text = "no runtime is installed for %s" % facts.python_path
@@ -62,7 +64,9 @@ def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, 
     libc = facts.libc.rpartition("-")
     if libc[0] == "glibc" and features.release(libc[2]) < _GLIBC:
         text = "glibc %s is older than 2.28: current wheels do not load" % libc[2]
-        found.append(Finding("old-glibc", WARNING, text, "use onnxruntime 1.16.3 or ai-edge-litert 1.4.0, or a newer system"))
+        found.append(
+            Finding("old-glibc", WARNING, text, "use onnxruntime 1.16.3 or ai-edge-litert 1.4.0, or a newer system")
+        )
     if facts.disk_free is not None and facts.disk_free < _LOW_DISK:
         text = "only %.0f MB are free at %s" % (facts.disk_free / 1e6, facts.root)
         found.append(Finding("low-disk", WARNING, text, "free space, or name another folder with --root"))
@@ -72,7 +76,9 @@ def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, 
     if abs(facts.clock_unix - host_unix) > _CLOCK_OFF:
         days = (facts.clock_unix - host_unix) / 86400
         text = "the device's clock is %.0f days %s" % (abs(days), "ahead" if days > 0 else "behind")
-        found.append(Finding("clock", WARNING, text, "set it (timedatectl set-ntp true); measurements do not depend on it"))
+        found.append(
+            Finding("clock", WARNING, text, "set it (timedatectl set-ntp true); measurements do not depend on it")
+        )
     return found
 
 
@@ -96,9 +102,7 @@ def find_interpreters() -> List[Dict[str, str]]:
 
 def _ask(path: str, names: List[str]) -> Dict[str, str]:
     try:
-        done = subprocess.run(
-            [path, "-I", "-c", _ASK, *names], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=20, check=True
-        )
+        done = subprocess.run([path, "-I", "-c", _ASK, *names], capture_output=True, timeout=20, check=True)
         told: Dict[str, Any] = json.loads(done.stdout)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return {"version": "", "has": "", "error": str(error)[:200]}

@@ -69,7 +69,9 @@ def write_bundle(target: Path, manifest: Manifest, contents: Mapping[str, Conten
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     except OSError as error:
-        raise UsageError(f"the bundle cannot be written: {error}", where=str(target), fix="choose another -o") from error
+        raise UsageError(
+            f"the bundle cannot be written: {error}", where=str(target), fix="choose another -o"
+        ) from error
     try:
         with os.fdopen(handle, "wb") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -78,13 +80,13 @@ def write_bundle(target: Path, manifest: Manifest, contents: Mapping[str, Conten
                     _add(archive, name, contents[name])
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(part, 0o666 & ~_umask())
-        os.replace(part, target)
+        Path(part).chmod(0o666 & ~_umask())
+        Path(part).replace(target)
     except OSError as error:
         raise UsageError(f"the bundle cannot be written: {error}", where=str(target), fix="free space there") from error
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(part)
+            Path(part).unlink()
     return whole, manifest_digest(raw)
 
 

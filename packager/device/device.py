@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
-
 from agent.contract.facts import DoctorReport
 from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Parity, Report
@@ -31,8 +30,9 @@ class Device:
         self.address = address
         self.progress = progress
         self._session: AgentSession | None = None
+        self._collected: list[str] = []
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -115,7 +115,7 @@ class Device:
         result = self.session.call_surely("bench", codec.encode(asked), self.progress, again)
         return codec.decode(Report, result)
 
-    def list(self) -> list[dict[str, Any]]:
+    def bundles(self) -> list[dict[str, Any]]:
         """The bundles on the device."""
         rows: list[dict[str, Any]] = self.session.call("list", {})["bundles"]
         return rows
@@ -123,3 +123,13 @@ class Device:
     def remove(self, digest: str) -> int:
         """Deletes a bundle there; the number of bytes freed."""
         return int(self.session.call("remove", {"digest": digest})["freed_bytes"])
+
+    def collect(self) -> list[Report]:
+        """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
+        kept = self.session.call("collect", {})["kept"]
+        self._collected = [str(job) for job in kept]
+        return [codec.decode(Report, self.session.call("collect", {"job": job})["result"]) for job in self._collected]
+
+    def forget_collected(self) -> None:
+        """They are stored here: the device need not keep them."""
+        self.session.call("collect", {"forget": self._collected})

@@ -75,7 +75,7 @@ def lookup(name: str, files: Iterable[Path]) -> list[KnownKey]:
             continue
         except OSError as error:
             raise UsageError(f"cannot read the known host keys: {error}", code="known-hosts") from error
-        for number, line in enumerate(raw.decode("utf-8", "replace").splitlines(), 1):
+        for number, line in enumerate(raw.decode("utf-8", "replace").split("\n"), 1):
             known = _parse(line, name, file, number)
             if known is not None:
                 found.append(known)

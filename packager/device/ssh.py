@@ -8,7 +8,7 @@ import threading
 from typing import IO, TYPE_CHECKING, Any
 
 from agent.contract.errors import DeviceError, EdgepackError, TransientDeviceError, UsageError
-from packager.device.ssh_connect import CONNECT_TIMEOUT, LINK_TIMEOUT, Dial, Link, connect
+from packager.device.ssh_connect import CONNECT_TIMEOUT, LINK_TIMEOUT, Link, connect
 from packager.device.transport import (
     INTERRUPT_GRACE,
     PIECE,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from packager.device.ssh_config import Address
+    from packager.device.ssh_connect import Dial
 
 _SLICE = 0.2  # seconds between looks at standard error and at the limits while standard output is silent
 _CLOSE_GRACE = 1.0
@@ -282,13 +283,16 @@ class _Exchange:
         import paramiko
 
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            if self.status == _NO_STATUS and self._link.transport.is_active():
+            if self.status == _NO_STATUS:
                 _send_signal(self._channel, "TERM")
             self._channel.close()
 
 
 def _send_signal(channel: Any, name: str) -> None:
-    """Asks the server to signal the command (RFC 4254, 6.9), for which paramiko has no call."""
+    """Asks the server to signal the command (RFC 4254, 6.9), for which paramiko has no call.
+
+    Under the channel's lock, since a request on a channel that is closed meanwhile makes the server end the connection.
+    """
     from paramiko import Message
     from paramiko.common import cMSG_CHANNEL_REQUEST
 
@@ -298,4 +302,6 @@ def _send_signal(channel: Any, name: str) -> None:
     message.add_string("signal")
     message.add_boolean(False)
     message.add_string(name)
-    channel.transport._send_user_message(message)  # noqa: SLF001
+    with channel.lock:
+        if not channel.closed:
+            channel.transport._send_user_message(message)  # noqa: SLF001

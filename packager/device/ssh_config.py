@@ -149,7 +149,7 @@ def _expand(file: Path, alias: str, depth: int) -> Iterator[str]:
     except OSError as error:
         raise UsageError(f"the ssh_config cannot be read: {error}", where=str(file), code="ssh-config") from error
     block = "Host *"
-    for line in text.splitlines():
+    for line in text.split("\n"):
         match = _WORD.match(line)
         word = match[1].lower() if match else ""
         if match and word == "include":

@@ -77,7 +77,7 @@ class ResultStore:
             raise UsageError(f"there is no run {run}", fix="edgepack results list", code="no-run")
         return _stored(row)
 
-    def list(self, most: int = 50) -> list[Stored]:
+    def newest(self, most: int = 50) -> list[Stored]:
         """The newest reports, newest first."""
         with self._open() as database:
             rows = database.execute(

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
 from packager.artifact import Artifact, digest_files
-from packager.onnx_model import check_model, external_files, is_quantized, load_model, model_inputs, model_outputs, opset
+from packager.onnx_model import (
+    check_model,
+    external_files,
+    is_quantized,
+    load_model,
+    model_inputs,
+    model_outputs,
+    opset,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +95,11 @@ def _check_io(inputs: Sequence[Any], outputs: Sequence[Any], where: str) -> None
     if not inputs or not outputs:
         what = "inputs" if not inputs else "outputs"
         raise ConvertError(
-            f"the model has no {what}", where=where, expected="at least one of each", fix="export it again", code="no-io"
+            f"the model has no {what}",
+            where=where,
+            expected="at least one of each",
+            fix="export it again",
+            code="no-io",
         )
     for spec in inputs:
         if not spec.dtype:

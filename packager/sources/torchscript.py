@@ -100,7 +100,9 @@ def load_script(path: Path) -> Any:
             warnings.simplefilter("ignore", FutureWarning)
             return torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
-        raise UsageError(f"the TorchScript file does not load: {error}", where=str(path), code="not-torchscript") from error
+        raise UsageError(
+            f"the TorchScript file does not load: {error}", where=str(path), code="not-torchscript"
+        ) from error
 
 
 def _is_script(path: Path) -> bool:

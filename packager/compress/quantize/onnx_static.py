@@ -143,11 +143,13 @@ def _extra(recipe: Recipe, samples: int) -> dict[str, Any]:
 
 def _explain(error: Exception, model: Any) -> ConvertError:
     text = str(error) or repr(error)
-    named = {node.name for node in all_nodes(model.graph) if node.name and re.search(rf"\b{re.escape(node.name)}\b", text)}
+    named = {
+        node.name for node in all_nodes(model.graph) if node.name and re.search(rf"\b{re.escape(node.name)}\b", text)
+    }
     return ConvertError(
         f"onnxruntime's quantiser failed: {text[:600]}",
         where=f"node {', '.join(sorted(named))}" if named else "",
-        fix="leave that node in float (a recipe file with exclude = [\"NODE\"]), or use --recipe int8-per-tensor",
+        fix='leave that node in float (a recipe file with exclude = ["NODE"]), or use --recipe int8-per-tensor',
         code="quantiser-failed",
     )
 

@@ -161,7 +161,7 @@ def output_path(request: Request, profile: Profile) -> Path:
 def model_name(model: str) -> str:
     """The model's name: its file's stem, or the factory's file."""
     place = model.rpartition(":")[0] if registry.source("torch").accepts(model) else model
-    stem = Path(place).stem if "/" in place or place.endswith(tuple(".onnx .tflite .pt2 .py".split())) else Path(place).name
+    stem = Path(place).stem if "/" in place or place.endswith((".onnx", ".tflite", ".pt2", ".py")) else Path(place).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
 
 

@@ -1,0 +1,36 @@
+"""Shell completion of names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
+
+
+def profiles(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Profile names."""
+    from packager.profile import profile_names
+
+    return [name for name in profile_names() if name.startswith(incomplete)]
+
+
+def runtimes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Runtime names."""
+    from packager.registry import target_names
+
+    return [name for name in target_names() if name.startswith(incomplete)]
+
+
+def recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Named recipes."""
+    from packager.recipe import NAMED
+
+    return [name for name in NAMED if name.startswith(incomplete)]
+
+
+def devices(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """`local` and the registered devices."""
+    from packager.device.inventory import entries
+
+    return [name for name in ["local", *entries()] if name.startswith(incomplete)]

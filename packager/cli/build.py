@@ -1,0 +1,102 @@
+"""Build a bundle for one device from a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from packager.cli import _complete
+from packager.cli._show import json_option, mb, print_json, progress, show_findings, table
+
+if TYPE_CHECKING:
+    from packager.pipeline import Request
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option(
+    "--target",
+    "-t",
+    help="The device's profile: a name (edgepack profiles list) or a TOML file.",
+    shell_complete=_complete.profiles,
+)
+@click.option("--runtime", help="Another runtime than the profile's own.", shell_complete=_complete.runtimes)
+@click.option(
+    "--recipe",
+    "-r",
+    help="fp32, fp16, int8-dynamic, int8, or a TOML file [the profile's].",
+    shell_complete=_complete.recipes,
+)
+@click.option("--calibration", "-c", help="Samples for INT8: .npz, a folder, file.py:function, or `random`.")
+@click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's shape (repeatable).")
+@click.option("--image-size", help="For a folder of pictures: 224 or 224x192 (height x width).")
+@click.option("--image-mean", help="Mean of each channel, pixels in 0..1: 0.485,0.456,0.406.")
+@click.option("--image-std", help="Standard deviation of each channel: 0.229,0.224,0.225.")
+@click.option("--output-names", help="Names for a PyTorch model's outputs, separated by commas.")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
+)
+@click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
+@json_option
+def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
+    """Build a bundle for one device.
+
+    MODEL is an .onnx, .pt2 or TorchScript file, or file.py:factory or package.module:factory that returns an nn.Module or
+    (module, example_inputs). Without MODEL the project file edgepack.toml says what to build.
+    """
+    import tempfile
+
+    from packager import pipeline
+
+    request = _request(options)
+    with progress() as say, tempfile.TemporaryDirectory(prefix="edgepack-build-") as folder:
+        if dry_run:
+            prepared = pipeline.prepare(request, Path(folder), say)
+        else:
+            built = pipeline.run(request, say)
+    if dry_run:
+        _show_plan(prepared.document(), as_json=as_json)
+        return
+    if as_json:
+        print_json(built.document())
+        return
+    manifest = built.manifest
+    before, after = manifest.source.size_bytes, manifest.files[manifest.model].size
+    click.echo(f"{built.bundle}  {mb(built.size_bytes)}  {built.digest}")
+    click.echo(
+        f"  {manifest.name} for {manifest.target}: {manifest.runtime.name} {manifest.recipe['name']}, "
+        f"model {mb(before)} -> {mb(after)} ({after / before:.0%})"
+    )
+    for step in manifest.steps:
+        told = ", ".join(f"{key} {value}" for key, value in step.options.items())
+        click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
+    show_findings(manifest.findings)
+
+
+def _request(options: dict[str, Any]) -> Request:
+    from packager.images import parse_preprocessing
+    from packager.pipeline import Request
+    from packager.project_file import fill
+
+    preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))
+    names = tuple(name.strip() for name in (options.pop("output_names") or "").split(",") if name.strip())
+    filled = fill(options)
+    return Request(**filled, preprocessing=preprocessing, output_names=names)
+
+
+def _show_plan(document: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        print_json(document)
+        return
+    click.echo(
+        f"{document['model']} ({document['format']}) for {document['target']}: "
+        f"{document['runtime']} {document['recipe']} -> {document['output']}"
+    )
+    rows = [
+        [str(index), step["name"], ", ".join(f"{key} {value}" for key, value in step["options"].items())]
+        for index, step in enumerate(document["steps"], 1)
+    ]
+    table(["step", "what", "options"], rows or [["-", "nothing to convert: the model is shipped as it is", ""]])

@@ -1,0 +1,89 @@
+"""The reports kept on this machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import click
+
+from packager.cli import _complete
+from packager.cli._show import json_option, ms, print_json, table
+
+
+@click.group()
+def command() -> None:
+    """The reports kept on this machine."""
+
+
+@command.command("list")
+@click.option(
+    "--most", "-n", type=click.IntRange(1, 100000), default=50, show_default=True, help="How many at the most."
+)
+@json_option
+def list_(most: int, *, as_json: bool) -> None:
+    """The newest reports."""
+    from packager.cli._report import parity_text
+    from packager.results.document import latency, report_document
+    from packager.results.store import ResultStore
+
+    stored = ResultStore().newest(most)
+    if as_json:
+        documents = []
+        for one in stored:
+            document = report_document(one.report, one.device, one.run)
+            del document["latency"]["samples_ns"], document["rounds"]
+            documents.append({**document, "stored_unix": one.stored_unix})
+        print_json(documents)
+        return
+    rows = []
+    for one in stored:
+        when = dt.datetime.fromtimestamp(one.stored_unix).astimezone()
+        numbers = latency(one.report)
+        rows.append(
+            [
+                str(one.run),
+                when.strftime("%Y-%m-%d %H:%M"),
+                one.device,
+                f"{one.report.name} {one.report.recipe}",
+                one.report.target,
+                ms(numbers["p50_ms"]),
+                str(numbers["n"]),
+                parity_text(one.report),
+                str(len(one.report.findings)),
+            ]
+        )
+    table(["run", "stored", "device", "model", "target", "p50 ms", "n", "parity", "findings"], rows, right=[0, 5, 6, 8])
+
+
+@command.command()
+@click.argument("run", type=int)
+@json_option
+def show(run: int, *, as_json: bool) -> None:
+    """One report, with all its findings."""
+    from packager.cli._report import show_reports
+    from packager.results.document import report_document
+    from packager.results.store import ResultStore
+
+    one = ResultStore().get(run)
+    if as_json:
+        print_json({**report_document(one.report, one.device, one.run), "stored_unix": one.stored_unix})
+    else:
+        show_reports([(one.device, one.report, one.run)])
+
+
+@command.command()
+@click.argument("device", shell_complete=_complete.devices)
+@json_option
+def collect(device: str, *, as_json: bool) -> None:
+    """Fetch reports that a lost link left on DEVICE."""
+    from packager.device.device import Device
+    from packager.results.store import ResultStore
+
+    store = ResultStore()
+    with Device(device) as connected:
+        runs = [store.add(report, device) for report in connected.collect()]
+        connected.forget_collected()
+    if as_json:
+        print_json({"runs": runs})
+    else:
+        click.echo(f"{device}: {len(runs)} reports fetched" + (f": runs {', '.join(map(str, runs))}" if runs else ""))
