@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from agent.contract.errors import ConvertError, UsageError
 from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
-from packager.tflite_model import model_inputs, model_outputs, parse_model, rename, to_bytes
+from packager.tflite_model import model_inputs, model_outputs, parse_model, quiet, rename, to_bytes
 
 _IMAGE_RANK = 4
 LAYOUTS = ("", "nhwc", "nchw", "keep")
@@ -123,17 +118,3 @@ def _explain(error: Exception, artifact: Artifact) -> ConvertError:
         fix="replace that operator in the module, or build for another runtime: --runtime onnxruntime",
         code=code,
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The converter prints and logs, also from C++; stdout is ours."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    try:
-        with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)

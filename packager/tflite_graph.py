@@ -83,6 +83,61 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
+def fold_flattening(model: Any) -> int:
+    """A map brought back to channels first only to be flattened for a FULLY_CONNECTED: the weights' columns are put into
+    the map's own order instead, and the TRANSPOSE goes. The number of TRANSPOSEs removed."""
+    removed = 0
+    for graph in model.subgraphs:
+        for op in list(graph.operators):
+            users = _chain(model, graph, op)
+            if users is None:
+                continue
+            reshape, product = users
+            _reorder(model, graph, op, product)
+            reshape.inputs[0] = int(op.inputs[0])
+            graph.operators.remove(op)
+            removed += 1
+    if removed:
+        compact(model)
+    return removed
+
+
+def _chain(model: Any, graph: Any, op: Any) -> tuple[Any, Any] | None:
+    """The RESHAPE and the FULLY_CONNECTED after a TRANSPOSE to channels first, if nothing else uses what is between."""
+    if operator_name(model, op) != "TRANSPOSE":
+        return None
+    order = constant(model, graph.tensors[op.inputs[1]])
+    if order is None or order.tolist() != [0, 3, 1, 2] or int(graph.tensors[op.inputs[0]].shape[0]) != 1:
+        return None
+    steps = []
+    for wanted in ("RESHAPE", "FULLY_CONNECTED"):
+        out = int((steps[-1] if steps else op).outputs[0])
+        users = _users(graph, out)
+        if len(users) != 1 or operator_name(model, users[0]) != wanted or int(users[0].inputs[0]) != out:
+            return None
+        if out in [int(index) for index in graph.outputs]:
+            return None
+        steps.append(users[0])
+    weights = graph.tensors[steps[1].inputs[1]]
+    shape = [int(size) for size in graph.tensors[op.inputs[0]].shape]
+    flat = shape[1] * shape[2] * shape[3]
+    values = constant(model, weights)
+    shared = sum(int(weights.buffer) == int(tensor.buffer) for tensor in graph.tensors) > 1
+    if values is None or values.dtype != "float32" or values.ndim != 2 or values.shape[1] != flat or shared:  # noqa: PLR2004
+        return None
+    return steps[0], steps[1]
+
+
+def _reorder(model: Any, graph: Any, op: Any, product: Any) -> None:
+    import numpy as np
+
+    _, height, width, channels = (int(size) for size in graph.tensors[op.inputs[0]].shape)
+    tensor = graph.tensors[product.inputs[1]]
+    values = constant(model, tensor)
+    moved = values.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(values.shape)
+    model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(moved).tobytes(), dtype=np.uint8)
+
+
 def flatten_biases(model: Any) -> int:
     """Biases of the shape [1, .., 1, N] become [N]: quantisers put their scales on the last axis of the weights' first."""
     changed = 0

@@ -13,7 +13,7 @@ from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
 from packager.bundle.golden import GoldenVectors
 from packager.compress.quantize.tflite import quantize_tflite
-from packager.tflite_graph import flatten_biases, fold_pads, layout_findings
+from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
 from packager.tflite_model import (
     is_quantized,
     model_inputs,
@@ -117,12 +117,14 @@ def _check_static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]])
 def _clean(artifact: Artifact, job: Lowering) -> tuple[Artifact, list[Finding]]:
     model = read_model(artifact.path)
     folded = fold_pads(model)
+    transposes = fold_flattening(model)
     flattened = flatten_biases(model)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = job.workdir / "clean.tflite"
     path.write_bytes(to_bytes(model))
     digest = digest_files([path])
-    options = {key: value for key, value in (("pads_folded", folded), ("biases_flattened", flattened)) if value}
+    counts = {"pads_folded": folded, "transposes_folded": transposes, "biases_flattened": flattened}
+    options = {key: value for key, value in counts.items() if value}
     steps = (*artifact.steps, Step("clean_graph", "edgepack", options, digest)) if options else artifact.steps
     return dataclasses.replace(artifact, path=path, digest=digest, steps=steps), layout_findings(model)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import importlib
-from collections.abc import Iterable, Sequence
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -299,3 +304,18 @@ def _compact_buffers(model: Any) -> None:
         entry.buffer = place[int(entry.buffer)]
     if model.metadataBuffer is not None:
         model.metadataBuffer = [place[int(index)] for index in model.metadataBuffer if int(index) in place]
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """The converter draws its progress on both streams and logs; stdout is ours, and errors carry what matters."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        nowhere = io.StringIO()
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

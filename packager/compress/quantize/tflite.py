@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, nearest, unknown_name
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.tflite_graph import float_operators
-from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, read_model, text
+from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -225,15 +222,3 @@ def _explain(error: Exception, model: Any) -> ConvertError:
         fix='leave that operator in float (a recipe file with exclude = ["TENSOR"]), or use --recipe fp16',
         code="quantiser-failed",
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """The quantiser prints reports and logs; stdout is ours."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
