@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Dict, List
 
+from agent import remedy
 from agent.contract import archive, codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
 from agent.contract.manifest import Manifest, Tolerance
@@ -123,24 +124,26 @@ def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> An
 
 def _import_runtime(manifest: Manifest) -> None:
     module = importlib.import_module("agent.runners." + manifest.runtime.name)
-    _import_any(["numpy"], module.INSTALL, "no-numpy")
+    _import_any(["numpy"], module.PACKAGES, "no-numpy")
     # A runtime may come in several packages: the first that imports is taken.
-    _import_any(getattr(module, "MODULES", [getattr(module, "MODULE", manifest.runtime.name)]), module.INSTALL, "no-runtime")
+    names = getattr(module, "MODULES", [getattr(module, "MODULE", manifest.runtime.name)])
+    _import_any(names, module.PACKAGES, "no-runtime")
 
 
-def _import_any(names: List[str], install: str, code: str) -> None:
+def _import_any(names: List[str], packages: List[str], code: str) -> None:
     failures = []
     for name in names:
         try:
             importlib.import_module(name)
-            return
         except ImportError as error:
-            failures.append("%s: %s" % (name, error))
+            failures.append(error)
+        else:
+            return
     raise DeviceError(
-        "%s does not import on the device: %s" % (" or ".join(names), "; ".join(failures)),
-        fix="on the device: %s" % install,
+        "%s does not import on the device: %s" % (" or ".join(names), "; ".join(str(error) for error in failures)),
+        fix=remedy.install(packages),
         code=code,
-    )
+    ) from failures[0]
 
 
 def golden_feeds(manifest: Manifest, folder: Path) -> List[Dict[str, Any]]:

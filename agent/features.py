@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from typing import Tuple
 
+from agent import remedy
 from agent.contract.errors import DeviceError
 from agent.contract.manifest import Manifest
 from agent.probes import cpu, reading
@@ -35,7 +37,8 @@ def check_runtime(manifest: Manifest) -> None:
     if reading.distribution_version(["numpy"]) is None:
         raise DeviceError(
             "numpy is not installed for the device's interpreter",
-            fix="on the device: pip install numpy",
+            where=sys.executable,
+            fix=remedy.install(["numpy", *module.PACKAGES]),
             code="no-numpy",
         )
     found = reading.distribution_version(module.DISTRIBUTIONS)
@@ -44,8 +47,8 @@ def check_runtime(manifest: Manifest) -> None:
         raise DeviceError(
             "%s is not installed for the device's interpreter" % need.name,
             expected="%s %s" % (need.name, wanted),
-            fix="on the device: %s; or name the interpreter that has it: edgepack devices add NAME ADDRESS --python PATH"
-            % module.INSTALL,
+            where=sys.executable,
+            fix=remedy.install(module.PACKAGES),
             code="no-runtime",
         )
     if release(found) < release(need.min_version) or (

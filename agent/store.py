@@ -19,8 +19,8 @@ from agent.contract import archive, codec
 from agent.contract.errors import DeviceError, IntegrityError, UsageError
 from agent.contract.manifest import Manifest
 
-_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}$")
-_JOB = re.compile(r"^[A-Za-z0-9-]{1,64}$")
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
+_JOB = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
 SPARE_BYTES = 8 << 20  # left free on the disk, so that results can still be written
 
 

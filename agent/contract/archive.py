@@ -20,9 +20,11 @@ from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest,
 
 _CHUNK = 1 << 20
 _MAX_FILES = 10000
+# What zipfile raises over damaged bytes; RuntimeError is its word for flags that it does not support.
+_UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)
 _MAX_DEPTH = 8
 # One component: no separators, no leading dot, nothing a shell or a file system could read as something else.
-_COMPONENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}$")
+_COMPONENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 
 
 class BundleReader:
@@ -38,7 +40,7 @@ class BundleReader:
             self._zip = zipfile.ZipFile(str(self.path))
         except FileNotFoundError as error:
             raise IntegrityError("there is no bundle at %s" % self.path, code="no-bundle") from error
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
+        except _UNREADABLE as error:
             raise self._broken("not a whole bundle: %s" % error, "truncated or not a bundle") from error
         try:
             raw = self._read_manifest()
@@ -100,7 +102,7 @@ class BundleReader:
         self._check_entry(entries[0])
         try:
             return self._zip.read(entries[0])
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        except _UNREADABLE as error:
             raise self._broken("%s cannot be read: %s" % (MANIFEST_NAME, error), "an undamaged bundle") from error
 
     def _check_structure(self) -> None:
@@ -146,7 +148,7 @@ class BundleReader:
         try:
             with self._zip.open(name) as file:
                 yield from _hashed(file, found)
-        except (zipfile.BadZipFile, OSError, EOFError, ValueError) as error:
+        except _UNREADABLE as error:
             raise self._broken("%s cannot be read: %s" % (name, error), "an undamaged bundle") from error
         if found.hexdigest() != entry.sha256:
             raise self._broken("%s has sha256 %s" % (name, found.hexdigest()), entry.sha256)
@@ -175,17 +177,12 @@ def check_name(name: str, where: str) -> None:
 
 def read_manifest_file(folder: Path) -> Manifest:
     """The manifest of an unpacked bundle. Raises IntegrityError when it is gone, ContractError when it cannot be read."""
-    path = folder / MANIFEST_NAME
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise IntegrityError("the unpacked bundle has no readable manifest: %s" % error, where=str(path)) from error
-    return parse_manifest(raw, source=str(path))
+    return parse_manifest(_read_manifest(folder), source=str(folder / MANIFEST_NAME))
 
 
 def verify_folder(folder: Path, digest: str) -> Manifest:
     """Checks an unpacked bundle, file by file. Raises IntegrityError that names the first file that is wrong."""
-    raw = (folder / MANIFEST_NAME).read_bytes()
+    raw = _read_manifest(folder)
     if manifest_digest(raw) != digest:
         raise IntegrityError("the manifest's digest is %s" % manifest_digest(raw), where=str(folder), expected=digest)
     manifest = parse_manifest(raw, source=str(folder))
@@ -201,6 +198,14 @@ def verify_folder(folder: Path, digest: str) -> Manifest:
         if found.hexdigest() != entry.sha256:
             raise IntegrityError("%s has changed" % name, where=str(folder), expected="sha256 %s" % entry.sha256)
     return manifest
+
+
+def _read_manifest(folder: Path) -> bytes:
+    path = folder / MANIFEST_NAME
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise IntegrityError("the unpacked bundle has no readable manifest: %s" % error, where=str(path)) from error
 
 
 def _hashed(file: IO[bytes], total: hashlib._Hash) -> Iterator[bytes]:

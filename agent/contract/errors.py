@@ -103,10 +103,11 @@ def to_wire(error: EdgepackError) -> Dict[str, str]:
 
 def from_wire(document: Any) -> EdgepackError:
     """The error that `to_wire` described. What does not fit becomes a DeviceError that shows the document."""
-    if not isinstance(document, dict) or document.get("kind") not in _KINDS:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
         return DeviceError("the device reported an error that this version cannot read: %.500r" % (document,))
     texts = {name: str(document.get(name, ""))[:20000] for name in _FIELDS}
-    return _KINDS[document["kind"]](texts.pop("what"), **texts)
+    return _KINDS[kind](texts.pop("what"), **texts)
 
 
 def _rebuild(kind: Type[EdgepackError], document: Dict[str, str]) -> EdgepackError:

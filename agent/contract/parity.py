@@ -8,6 +8,8 @@ from typing import Any, Dict, List, Optional, Sequence
 from agent.contract.manifest import Tolerance
 from agent.contract.report import OutputParity, Parity
 
+_EXACT = "iub"  # numpy's kinds of integers and booleans: labels, indices, masks; one off is wrong
+
 
 def compare(expected: Dict[str, Any], found: Sequence[Dict[str, Any]], tolerance: Tolerance) -> Parity:
     """`expected` maps a name to an array (samples first); `found` holds one dict of arrays per sample."""
@@ -18,6 +20,9 @@ def compare(expected: Dict[str, Any], found: Sequence[Dict[str, Any]], tolerance
 
 def _compare_output(name: str, expected: Any, rows: List[Any], tolerance: Tolerance) -> OutputParity:
     cosines: List[Optional[float]] = []
+    if len(rows) != len(expected):
+        note = "%d samples came back, expected %d" % (len(rows), len(expected))
+        return OutputParity(name, None, None, None, "fail", note)
     furthest, agree, good = 0.0, [], True
     for want, got in zip(expected, rows):
         fault = _misfit(want, got)
@@ -29,9 +34,12 @@ def _compare_output(name: str, expected: Any, rows: List[Any], tolerance: Tolera
         wide_want, wide_got = want.astype("float64").ravel()[finite], got.astype("float64").ravel()[finite]
         off = float(abs(wide_want - wide_got).max()) if wide_want.size else 0.0
         furthest = max(furthest, off)
-        cosine = None if want.dtype.kind in "iub" else _cosine(wide_want, wide_got)
+        cosine = None if want.dtype.kind in _EXACT else _cosine(wide_want, wide_got)
         cosines.append(cosine)
-        good = good and (off <= tolerance.max_abs or (cosine is not None and cosine >= tolerance.min_cosine))
+        if want.dtype.kind in _EXACT:
+            good = good and bool((want == got).all())
+        else:
+            good = good and (off <= tolerance.max_abs or (cosine is not None and cosine >= tolerance.min_cosine))
         if wide_want.size > 1:
             agree.append(int(wide_want.argmax()) == int(wide_got.argmax()))
     known = [cosine for cosine in cosines if cosine is not None]

@@ -72,6 +72,15 @@ class RuntimeUsed:
 
 
 @dataclasses.dataclass(frozen=True)
+class Emulation:
+    """An emulated machine. With `ns_per_instruction` its clock counts instructions: every duration in the report is a
+    number of instructions times this. Null: its times are the emulator's, of no board."""
+
+    cpu: str
+    ns_per_instruction: Optional[float]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """`started_unix` is the device's clock; the host adds its own when it stores the report."""
 
@@ -89,5 +98,5 @@ class Report:
     source_bytes: int
     started_unix: float
     findings: List[Finding]
-    unit: str = "ns"
+    emulation: Optional[Emulation] = None
     schema: str = "edgepack.report/1"

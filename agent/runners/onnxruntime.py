@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Optional
 from agent.contract.errors import ContractError, DeviceError, nearest
 
 DISTRIBUTIONS = ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn"]
-INSTALL = "pip install onnxruntime"
+PACKAGES = ["onnxruntime"]
 
 _SHORT = {
     "cpu": "CPUExecutionProvider",

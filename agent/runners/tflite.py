@@ -10,7 +10,7 @@ from agent.contract.errors import ContractError, DeviceError
 
 DISTRIBUTIONS = ["ai-edge-litert", "tflite-runtime"]
 MODULES = ["ai_edge_litert.interpreter", "tflite_runtime.interpreter"]
-INSTALL = "pip install ai-edge-litert (on old systems: pip install tflite-runtime 'numpy<2')"
+PACKAGES = ["ai-edge-litert"]
 PROVIDERS = ("xnnpack", "cpu")
 
 _OPTIONS = ("resolver",)
@@ -187,7 +187,11 @@ def _import() -> Any:
             return importlib.import_module(name)
         except ImportError as error:
             failures.append("%s: %s" % (name.partition(".")[0], error))
-    raise DeviceError("no TFLite runtime imports: %s" % "; ".join(failures), fix="on the device: " + INSTALL, code="no-runtime")
+    raise DeviceError(
+        "no TFLite runtime imports: %s" % "; ".join(failures),
+        fix="on the device: pip install ai-edge-litert (on old systems: pip install tflite-runtime 'numpy<2')",
+        code="no-runtime",
+    )
 
 
 def _check_options(options: Dict[str, Any]) -> None:

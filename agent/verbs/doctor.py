@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any, Dict, List
 
-from agent import features
+from agent import features, remedy
 from agent.contract.facts import DeviceFacts, DoctorReport
 from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.job import Job
@@ -19,6 +19,7 @@ from agent.probes import reading
 from agent.store import Store
 from agent.wire import Wire
 
+_FIRST = "onnxruntime"  # what most bundles for boards run on
 _LOW_DISK = 200 << 20
 _LOW_MEMORY = 128 << 20
 _CLOCK_OFF = 86400.0
@@ -53,14 +54,16 @@ def run(job: Job, wire: Wire) -> DoctorReport:
 def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, str]]) -> List[Finding]:
     """What stands in the way of running bundles here."""
     found: List[Finding] = []
-    if facts.numpy is None:
-        found.append(
-            Finding("no-numpy", ERROR, "numpy is not installed for %s" % facts.python_path, _pip(facts, "numpy"))
+    present = [runtime for runtime in facts.runtimes if runtime.version]
+    if facts.numpy is None or not present:
+        missing = ["numpy"] * (facts.numpy is None) + ["a runtime"] * (not present)
+        code = "no-numpy" if facts.numpy is None else "no-runtime"
+        packages = ["numpy", *(() if present else import_module("agent.runners." + _FIRST).PACKAGES)]
+        text = "%s not installed for %s" % (
+            " and ".join(missing) + (" are" if len(missing) > 1 else " is"),
+            facts.python_path,
         )
-    if not any(runtime.version for runtime in facts.runtimes):
-        fixes = sorted({_pip(facts, import_module("agent.runners." + one.name).INSTALL[12:]) for one in facts.runtimes})
-        text = "no runtime is installed for %s" % facts.python_path
-        found.append(Finding("no-runtime", ERROR, text, " or ".join(fixes) + _elsewhere(interpreters)))
+        found.append(Finding(code, ERROR, text, remedy.install(packages) + _elsewhere(interpreters)))
     libc = facts.libc.rpartition("-")
     if libc[0] == "glibc" and features.release(libc[2]) < _GLIBC:
         text = "glibc %s is older than 2.28: current wheels do not load" % libc[2]
@@ -97,7 +100,9 @@ def find_interpreters() -> List[Dict[str, str]]:
         key = os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(os.path.realpath(path)))
         if key not in seen:
             seen[key] = {"path": path, **_ask(path, names)}
-    return list(seen.values())
+    # python3 and python3.11 of one folder may be copies of one file.
+    alike = {(os.path.dirname(key), one["version"]): one for key, one in reversed(list(seen.items()))}
+    return list(reversed(list(alike.values())))
 
 
 def _ask(path: str, names: List[str]) -> Dict[str, str]:
@@ -107,10 +112,6 @@ def _ask(path: str, names: List[str]) -> Dict[str, str]:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         return {"version": "", "has": "", "error": str(error)[:200]}
     return {"version": str(told["version"]), "has": str(told["has"])}
-
-
-def _pip(facts: DeviceFacts, package: str) -> str:
-    return "%s -m pip install %s" % (facts.python_path, package)
 
 
 def _elsewhere(interpreters: List[Dict[str, str]]) -> str:

@@ -13,58 +13,61 @@ if TYPE_CHECKING:
     from agent.contract.report import Report
 
 
+_COLUMNS = ("p50", "p95", "p99", "mean", "std")
+
+
 def show_reports(rows: Sequence[tuple[str, Report, int]]) -> None:
-    """One line per report; then where it ran, and every finding."""
-    from packager.results.document import latency, memory_above_interpreter, peak_memory
+    """A table for each unit; then where each report ran, and every finding."""
+    from packager.results.document import unit_text
+
+    by_unit: dict[str, list[tuple[str, Report, int]]] = {}
+    for row in rows:
+        by_unit.setdefault(unit_text(row[1]), []).append(row)
+    for unit, some in by_unit.items():
+        _show_table(some, unit)
+    for device, report, run in rows:
+        _show_run(device, report, run)
+
+
+def _show_table(rows: Sequence[tuple[str, Report, int]], unit: str) -> None:
+    from packager.results.document import duration, latency, peak_memory
 
     lines = []
     for device, report, run in rows:
         numbers = latency(report)
-        std = numbers["std_ms"]
+        plain = numbers["unit"] == "ms"
+        form = ms if plain else count
+        p50, p95, p99, mean, std = (form(numbers[f"{key}_{numbers['unit']}"]) for key in _COLUMNS)
+        (load,) = duration(report, [one.load_ns for one in report.rounds]).values()
+        rate = numbers.get("throughput_per_s")
+        model = f"{report.name} {report.recipe}"
         lines.append(
-            [
-                str(run),
-                device,
-                f"{report.name} {report.recipe}",
-                mb(report.model_bytes),
-                ms(numbers["p50_ms"]),
-                ms(numbers["p95_ms"]),
-                ms(numbers["p99_ms"]),
-                f"{ms(numbers['mean_ms'])} ± {ms(std)}",
-                str(numbers["n"]),
-                f"{numbers['throughput_per_s']:.0f}/s" if numbers["throughput_per_s"] else "-",
-                ms(_load_ms(report)),
-                mb(peak_memory(report)),
-                parity_text(report),
-            ]
+            [str(run), device, model, mb(report.model_bytes), p50, p95, p99, f"{mean} ± {std}", str(numbers["n"])]
+            + [f"{rate:.0f}/s" if rate else "-", form(load), mb(peak_memory(report)), parity_text(report)]
         )
-    table(
-        [
-            "run",
-            "device",
-            "model",
-            "size",
-            "p50 ms",
-            "p95 ms",
-            "p99 ms",
-            "mean ms",
-            "n",
-            "rate",
-            "load ms",
-            "memory",
-            "parity",
-        ],
-        lines,
-        right=range(3, 12),
+    short = "ms" if unit == "ms" else ""
+    heads = ["run", "device", "model", "size", *(f"{key} {short}".strip() for key in ("p50", "p95", "p99", "mean"))]
+    heads += ["n", "rate", f"load {short}".strip(), "memory", "parity"]
+    table(heads, lines, title="" if unit == "ms" else unit, right=range(3, 12))
+
+
+def _show_run(device: str, report: Report, run: int) -> None:
+    from packager.results.document import memory_above_interpreter
+
+    used = report.runtime
+    placed = ", ".join(f"{nodes} nodes on {name}" for name, nodes in used.placement.items())
+    threads = f"{used.threads} threads" if used.threads else "default threads"
+    share = mb(memory_above_interpreter(report))
+    board = report.facts.model if report.emulation is None else f"emulated {report.emulation.cpu}"
+    click.echo(
+        f"run {run}: {device} ({board}), {used.name} {used.version}, {threads}; {placed}; {share} above the bare interpreter"
     )
-    for device, report, run in rows:
-        used = report.runtime
-        placed = ", ".join(f"{count} nodes on {name}" for name, count in used.placement.items())
-        threads = f"{used.threads} threads" if used.threads else "default threads"
-        share = memory_above_interpreter(report)
-        click.echo(f"run {run}: {device} ({report.facts.model}), {used.name} {used.version}, {threads}; {placed}; "
-                   f"{mb(share)} above the bare interpreter")  # fmt: skip
-        show_findings(report.findings)
+    show_findings(report.findings)
+
+
+def count(value: float | None) -> str:
+    """A number of instructions, in thousands separated by spaces."""
+    return "-" if value is None else f"{round(value):,}".replace(",", " ")
 
 
 def parity_text(report: Report) -> str:
@@ -74,10 +77,3 @@ def parity_text(report: Report) -> str:
     cosines = [output.cosine for output in report.parity.outputs if output.cosine is not None]
     worst = f" ({min(cosines):.5f})" if cosines else ""
     return report.parity.verdict + worst
-
-
-def _load_ms(report: Report) -> float | None:
-    from agent.contract import statistics
-
-    median = statistics.summary([one.load_ns for one in report.rounds])["p50"]
-    return None if median is None else float(median) / 1e6

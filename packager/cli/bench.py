@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 @click.option(
     "--seconds",
     type=click.FloatRange(0.01, 86400),
-    default=3.0,
-    show_default=True,
-    help="Time measured, over all rounds.",
+    help="Time measured, over all rounds [3; an emulated device that counts: 20 inferences].",
 )
 @click.option(
     "--runs", type=click.IntRange(1, 2_000_000), help="Exactly so many timed inferences, instead of --seconds."
 )
 @click.option(
-    "--rounds", type=click.IntRange(1, 1000), default=3, show_default=True, help="Fresh processes to measure in."
+    "--rounds",
+    type=click.IntRange(1, 1000),
+    help="Fresh processes to measure in [3; 2 where instructions are counted].",
 )
 @click.option(
     "--provider",
@@ -49,9 +49,10 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
     from packager.results.store import ResultStore
 
     store = ResultStore()
+    chosen = {key: value for key, value in options.items() if value is not None}
 
     def measure(device: Device) -> tuple[str, Report, int]:
-        report = device.bench(bundle, **options)
+        report = device.bench(bundle, **chosen)
         return device.address, report, store.add(report, device.address)
 
     with progress() as say:

@@ -72,11 +72,15 @@ def list_(*, as_json: bool) -> None:
 @command.command()
 @click.argument("name", shell_complete=_complete.devices)
 def remove(name: str) -> None:
-    """Forget a registered device. Nothing on the device is touched."""
+    """Forget a registered device. On a real one nothing is touched; an emulated one is deleted, with its disk."""
     from packager.device import inventory
+    from packager.emulate import machine
 
-    entry = inventory.remove(name)
-    click.echo(f"{name}: forgotten ({entry.address})")
+    entry = inventory.get(name)
+    if entry.kind == inventory.EMULATED and name in [one.name for one in machine.machines()]:
+        machine.remove(name)
+    inventory.remove(name)
+    click.echo(f"{name}: {'deleted' if entry.kind == inventory.EMULATED else 'forgotten'} ({entry.address})")
 
 
 @command.command()

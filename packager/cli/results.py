@@ -22,7 +22,7 @@ def command() -> None:
 @json_option
 def list_(most: int, *, as_json: bool) -> None:
     """The newest reports."""
-    from packager.cli._report import parity_text
+    from packager.cli._report import count, parity_text
     from packager.results.document import latency, report_document
     from packager.results.store import ResultStore
 
@@ -31,7 +31,8 @@ def list_(most: int, *, as_json: bool) -> None:
         documents = []
         for one in stored:
             document = report_document(one.report, one.device, one.run)
-            del document["latency"]["samples_ns"], document["rounds"]
+            document["latency"] = {k: v for k, v in document["latency"].items() if not k.startswith("samples")}
+            del document["rounds"]
             documents.append({**document, "stored_unix": one.stored_unix})
         print_json(documents)
         return
@@ -46,7 +47,7 @@ def list_(most: int, *, as_json: bool) -> None:
                 one.device,
                 f"{one.report.name} {one.report.recipe}",
                 one.report.target,
-                ms(numbers["p50_ms"]),
+                ms(numbers["p50_ms"]) if numbers["unit"] == "ms" else f"{count(numbers['p50_instructions'])} instr.",
                 str(numbers["n"]),
                 parity_text(one.report),
                 str(len(one.report.findings)),

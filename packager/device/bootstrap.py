@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # Shared by PUT and GET: an error of the operating system as a line of JSON, and the end.
 _FAIL = r"""
-import errno, hashlib, json, os, signal, sys
+import errno, hashlib, json, os, signal, sys, time
 CODES = {"no-space": ("ENOSPC", "EDQUOT"), "read-only": ("EROFS",), "permission": ("EACCES", "EPERM"),
          "not-a-folder": ("ENOTDIR", "EEXIST"), "no-file": ("ENOENT",), "is-a-folder": ("EISDIR",)}
 def fail(code, text):
@@ -33,10 +33,16 @@ def fail_os(error):
 """
 
 # Arguments: target, size in bytes, hex sha256. The file comes on standard input. A folder is made where it is missing.
-# SIGTERM and SIGHUP become an exit, so that the temporary file goes whatever ends the upload.
+# SIGTERM and SIGHUP become an exit, so that the temporary file goes whatever ends the upload; what a power cut leaves goes
+# with the next upload of the same name, once it is a day old and so nobody's.
 PUT = (
     _FAIL
     + r"""
+def forget(folder, stem):
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if path.startswith(stem) and path.endswith(".part") and os.stat(path).st_mtime < time.time() - 86400:
+            os.unlink(path)
 def receive(target, size, digest):
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
@@ -46,7 +52,9 @@ def receive(target, size, digest):
         free = disk.f_bavail * disk.f_frsize
         if disk.f_blocks and free < size:
             fail("no-space", "%d bytes are free in %s, %d are needed" % (free, folder, size))
-    part = os.path.join(folder, ".%s.%d.part" % (os.path.basename(target)[:100], os.getpid()))
+    stem = os.path.join(folder, ".%s." % os.path.basename(target)[:100])
+    forget(folder, stem)
+    part = stem + "".join("%02x" % byte for byte in bytearray(os.urandom(6))) + ".part"
     out = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         total, got = hashlib.sha256(), 0

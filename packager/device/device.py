@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
 from agent.contract.facts import DoctorReport
+from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
-from agent.contract.report import Parity, Report
+from agent.contract.report import Emulation, Parity, Report
 from packager.device import inventory
 from packager.device.session import AgentSession, Progress, Reconnect, _silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+
+_COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
 
 class Device:
@@ -110,10 +115,31 @@ class Device:
         The report has been written on the device before it comes; when the link is lost it is fetched over a new one.
         """
         pushed = self.push(bundle)
+        if self.entry.kind == inventory.EMULATED and self.entry.options.get("ns_per_instruction") is not None:
+            # Every inference takes the same instructions: a few say as much as thousands, and the emulator is slow.
+            options = {**_COUNTED, **options} if "seconds" not in options else options
         asked = BenchOptions(digest=pushed["bundle"], **options)
         again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds)
         result = self.session.call_surely("bench", codec.encode(asked), self.progress, again)
-        return codec.decode(Report, result)
+        return self._labelled(codec.decode(Report, result))
+
+    def _labelled(self, report: Report) -> Report:
+        """An emulated machine does not know that it is one: its report is told here, before anyone sees it."""
+        cpu = self.entry.options.get("cpu")
+        if self.entry.kind != inventory.EMULATED or cpu is None:
+            return report
+        step = self.entry.options.get("ns_per_instruction")
+        if step is None:
+            text, advice = "times of an emulated machine: they say nothing about a board", "--count counts instructions"
+            finding = Finding("emulated-time", WARNING, text, advice)
+        else:
+            text = f"instructions on an emulated {cpu}: how much work is done, not which variant is faster on a board"
+            finding = Finding("emulated-instructions", INFO, text, "measure on the board before deciding")
+        return dataclasses.replace(
+            report,
+            emulation=Emulation(cpu=str(cpu), ns_per_instruction=None if step is None else float(step)),
+            findings=[finding, *report.findings],
+        )
 
     def bundles(self) -> list[dict[str, Any]]:
         """The bundles on the device."""
@@ -128,7 +154,10 @@ class Device:
         """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
         kept = self.session.call("collect", {})["kept"]
         self._collected = [str(job) for job in kept]
-        return [codec.decode(Report, self.session.call("collect", {"job": job})["result"]) for job in self._collected]
+        return [
+            self._labelled(codec.decode(Report, self.session.call("collect", {"job": job})["result"]))
+            for job in self._collected
+        ]
 
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from agent.contract import codec, statistics
 from agent.contract.errors import BudgetError
-from agent.contract.report import Report
+from agent.contract.report import Report, Round
 
 _NS_PER_MS = 1e6
 
@@ -21,6 +21,8 @@ def latency(report: Report) -> dict[str, Any]:
     """n, mean, std, min, max and percentiles in milliseconds, throughput per second, and the raw samples."""
     samples = samples_ns(report)
     numbers = statistics.summary(samples)
+    if counts_instructions(report):
+        return _instructions(report, samples)
     found: dict[str, Any] = {"n": numbers.pop("n"), "unit": "ms"}
     for key, value in numbers.items():
         found[f"{key}_ms"] = None if value is None else value / _NS_PER_MS
@@ -28,6 +30,45 @@ def latency(report: Report) -> dict[str, Any]:
     found["throughput_per_s"] = len(samples) * 1e9 / total if total else None
     found["samples_ns"] = samples
     return found
+
+
+def counts_instructions(report: Report) -> bool:
+    """Whether the report's durations are numbers of instructions of an emulated machine."""
+    return report.emulation is not None and report.emulation.ns_per_instruction is not None
+
+
+def unit_text(report: Report) -> str:
+    """What the numbers are, in words: never milliseconds where they are instructions."""
+    if report.emulation is None:
+        return "ms"
+    if counts_instructions(report):
+        return f"instructions, emulated {report.emulation.cpu}"
+    return f"ms of the emulator, emulated {report.emulation.cpu}"
+
+
+def instructions(report: Report, values: list[int]) -> list[int]:
+    """Durations of an emulated machine as numbers of instructions."""
+    step = (report.emulation.ns_per_instruction if report.emulation else None) or 1.0
+    return [round(value / step) for value in values]
+
+
+def _instructions(report: Report, samples: list[int]) -> dict[str, Any]:
+    counts = instructions(report, samples)
+    numbers = statistics.summary(counts)
+    found: dict[str, Any] = {"n": numbers.pop("n"), "unit": "instructions", "label": unit_text(report)}
+    found |= {f"{key}_instructions": value for key, value in numbers.items()}
+    found["samples_instructions"] = counts
+    return found
+
+
+def duration(report: Report, values: list[int]) -> dict[str, float | None]:
+    """The median of durations under its unit: {"ms": ...} or {"instructions": ...}."""
+    median = statistics.summary(values)["p50"]
+    if median is None:
+        return {"ms": None}
+    if counts_instructions(report):
+        return {"instructions": instructions(report, [round(median)])[0]}
+    return {"ms": median / _NS_PER_MS}
 
 
 def peak_memory(report: Report) -> int | None:
@@ -55,8 +96,11 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         "target": report.target,
         "recipe": report.recipe,
         "latency": latency(report),
-        "load_ms": _median_ms([one.load_ns for one in report.rounds]),
-        "first_inference_ms": _median_ms([one.first_ns for one in report.rounds]),
+        **{f"load_{unit}": value for unit, value in duration(report, [one.load_ns for one in report.rounds]).items()},
+        **{
+            f"first_inference_{unit}": value
+            for unit, value in duration(report, [one.first_ns for one in report.rounds]).items()
+        },
         "peak_memory_bytes": peak_memory(report),
         "memory_above_interpreter_bytes": memory_above_interpreter(report),
         "sizes": {
@@ -66,9 +110,10 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         },
         "parity": codec.encode(report.parity),
         "runtime": codec.encode(report.runtime),
+        "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),
         "device_facts": codec.encode(report.facts),
-        "rounds": [_round_document(one) for one in report.rounds],
+        "rounds": [_round_document(report, one) for one in report.rounds],
         "started_unix": report.started_unix,
         "schema": report.schema,
     }
@@ -88,13 +133,13 @@ def require_parity(report: Report) -> None:
         )
 
 
-def _round_document(one: Any) -> dict[str, Any]:
+def _round_document(report: Report, one: Round) -> dict[str, Any]:
     document: dict[str, Any] = codec.encode(dataclasses.replace(one, samples_ns=[]))
     del document["samples_ns"]
     document["n"] = len(one.samples_ns)
+    if counts_instructions(report):
+        for key in [key for key in document if key.endswith("_ns")]:
+            values = document.pop(key)
+            counts = instructions(report, values if isinstance(values, list) else [values])
+            document[key.removesuffix("ns") + "instructions"] = counts if isinstance(values, list) else counts[0]
     return document
-
-
-def _median_ms(values: list[int]) -> float | None:
-    median = statistics.summary(values)["p50"]
-    return None if median is None else median / _NS_PER_MS

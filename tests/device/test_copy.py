@@ -52,6 +52,13 @@ def test_empty_file_and_one_that_replaces_another(transport, folder, payload, tm
     assert (tmp_path / "back").read_bytes() == b""
 
 
+def test_what_a_power_cut_left_goes_a_day_later(transport, folder, payload):
+    transport.run(["touch", "-d", "2 days ago", f"{folder}/.x.00ff.part", f"{folder}/.y.00ff.part"])
+    transport.run(["touch", f"{folder}/.x.11ff.part"])
+    transport.put(payload, f"{folder}/x")
+    assert sorted(names(transport, folder)) == [".x.11ff.part", ".y.00ff.part", "x"]
+
+
 def test_file_that_looks_like_an_answer(transport, folder, tmp_path):
     tricky = tmp_path / "tricky"
     tricky.write_bytes(b'{"error": "x"}\n{"get": 3}\n{"sha256": ""}')
