@@ -17,7 +17,7 @@ def integration_note(artifact: Artifact, quantization: Mapping[str, Mapping[str,
         "Not run on a phone by edgepack: checked on the host against the original's outputs only.",
         "",
         f"1. Dependency: `implementation 'com.google.ai.edge.litert:litert:{least}'` or newer.",
-        "2. Put the `.tflite` file under `src/main/assets/` and keep it uncompressed: `androidResources { noCompress 'tflite' }`.",
+        "2. Put the `.tflite` under `src/main/assets/`, uncompressed: `androidResources { noCompress 'tflite' }`.",
         "3. Tensors, in this order:",
         "",
         "| | name | type | shape | layout | real value |",
@@ -31,8 +31,8 @@ def integration_note(artifact: Artifact, quantization: Mapping[str, Mapping[str,
             lines.append(f"| {side} | `{spec.name}` | {spec.dtype} | {shape} | {spec.layout or '-'} | {real} |")
     lines += [
         "",
-        "An integer input is `round(real / scale) + zero point`, held within the type's range. Measure on the phone itself, "
-        "warmed up and over minutes: phones slow down as they heat.",
+        "An integer input is `round(real / scale) + zero point`, held within the type's range.",
+        "Measure on the phone itself, warmed up and over minutes: phones slow down as they heat.",
         "",
     ]
     return "\n".join(lines)

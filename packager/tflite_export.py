@@ -34,7 +34,8 @@ def export_tflite(
     if last_in or last_out:
         wrapped = litert_torch.to_channel_last_io(module, args=last_in, outputs=last_out)
         arguments = tuple(
-            value.permute(0, 2, 3, 1).contiguous() if index in last_in else value for index, value in enumerate(examples)
+            value.permute(0, 2, 3, 1).contiguous() if index in last_in else value
+            for index, value in enumerate(examples)
         )
     try:
         with quiet():
@@ -108,7 +109,11 @@ def _need_litert_torch() -> Any:
 
 def _explain(error: Exception, artifact: Artifact) -> ConvertError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if any(word in line for word in ("not implemented", "nsupported", "not support", "aten."))]
+    telling = [
+        line
+        for line in lines
+        if any(word in line for word in ("not implemented", "nsupported", "not support", "aten."))
+    ]
     told = " ".join((telling or lines)[:3])[:600] or repr(error)
     code = "unsupported-operator" if telling else "export-failed"
     return ConvertError(

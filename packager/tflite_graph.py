@@ -85,7 +85,8 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
 
 def fold_flattening(model: Any) -> int:
     """A map brought back to channels first only to be flattened for a FULLY_CONNECTED: the weights' columns are put into
-    the map's own order instead, and the TRANSPOSE goes. The number of TRANSPOSEs removed."""
+    the map's own order instead, and the TRANSPOSE goes. The number of TRANSPOSEs removed.
+    """
     removed = 0
     for graph in model.subgraphs:
         for op in list(graph.operators):
@@ -109,7 +110,7 @@ def _chain(model: Any, graph: Any, op: Any) -> tuple[Any, Any] | None:
     order = constant(model, graph.tensors[op.inputs[1]])
     if order is None or order.tolist() != [0, 3, 1, 2] or int(graph.tensors[op.inputs[0]].shape[0]) != 1:
         return None
-    steps = []
+    steps: list[Any] = []
     for wanted in ("RESHAPE", "FULLY_CONNECTED"):
         out = int((steps[-1] if steps else op).outputs[0])
         users = _users(graph, out)

@@ -34,14 +34,22 @@ if TYPE_CHECKING:
     from packager.protocols import Lowering
     from packager.recipe import Recipe
 
-_STEPS = {"fp16": "to_float16", "int8-dynamic": "quantize_dynamic", "int8": "quantize_static", "int16x8": "quantize_16x8"}
+_STEPS = {
+    "fp16": "to_float16",
+    "int8-dynamic": "quantize_dynamic",
+    "int8": "quantize_static",
+    "int16x8": "quantize_16x8",
+}
 
 
 def settled(recipe: Recipe, scope: str) -> Recipe:
     """The recipe with scope and input type filled in. Raises ConvertError for what TFLite's quantiser has not."""
     if recipe.method != "minmax":
         raise ConvertError(
-            f"TFLite calibration has no method {recipe.method!r}", expected="minmax", fix="use --recipe int8", code="no-recipe"
+            f"TFLite calibration has no method {recipe.method!r}",
+            expected="minmax",
+            fix="use --recipe int8",
+            code="no-recipe",
         )
     for kind in (recipe.weight_type, recipe.activation_type):
         if kind not in ("", "int8"):
@@ -162,7 +170,9 @@ def fit_golden(original: Artifact, lowered: Artifact, golden: GoldenVectors) -> 
         for old, new in zip(original.inputs, lowered.inputs, strict=True)
     }
     outputs = {
-        new.name: fit(golden.outputs[old.name], old, dataclasses.replace(new, dtype=str(golden.outputs[old.name].dtype)))
+        new.name: fit(
+            golden.outputs[old.name], old, dataclasses.replace(new, dtype=str(golden.outputs[old.name].dtype))
+        )
         for old, new in zip(original.outputs, lowered.outputs, strict=True)
     }
     return GoldenVectors(inputs=inputs, outputs=outputs, made_from=golden.made_from)

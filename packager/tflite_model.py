@@ -69,7 +69,11 @@ def parse_model(raw: bytes, where: str = "") -> Any:
     """As `read_model`, from bytes."""
     if raw[4:8] != IDENTIFIER:
         raise ConvertError(
-            "not a TFLite file", where=where, expected="the identifier TFL3 at byte 4", fix="convert it again", code="not-tflite"
+            "not a TFLite file",
+            where=where,
+            expected="the identifier TFL3 at byte 4",
+            fix="convert it again",
+            code="not-tflite",
         )
     _verify(raw, where)
     fb = schema()
@@ -123,12 +127,12 @@ def type_name(tensor: Any) -> str:
     """FLOAT32, INT8 ..."""
     for name, value in vars(schema().TensorType).items():
         if value == tensor.type and not name.startswith("_"):
-            return name
+            return str(name)
     return f"type {tensor.type}"
 
 
 def dtype_of(tensor: Any) -> str:
-    """numpy's name of the tensor's type."""
+    """The name that numpy has for the tensor's type."""
     name = type_name(tensor)
     return _DTYPES.get(name, name.lower())
 
@@ -227,7 +231,7 @@ def operator_name(model: Any, op: Any) -> str:
         return text(code.customCode)
     for name, value in vars(builtin).items():
         if value == number and not name.startswith("_"):
-            return name
+            return str(name)
     return f"BUILTIN_{number}"
 
 

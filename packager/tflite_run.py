@@ -73,7 +73,8 @@ def real(values: Array, scale: float, zero_point: int) -> Array:
     """Quantised values as the numbers they stand for; a scale of 0 means that they are not quantised."""
     if not scale:
         return values
-    return ((values.astype("float64") - zero_point) * scale).astype("float32")
+    numbers: Array = ((values.astype("float64") - zero_point) * scale).astype("float32")
+    return numbers
 
 
 def quantize(values: Array, dtype: str, scale: float, zero_point: int) -> Array:
@@ -81,7 +82,10 @@ def quantize(values: Array, dtype: str, scale: float, zero_point: int) -> Array:
     import numpy as np
 
     limits = np.iinfo(dtype)
-    return np.clip(np.round(values.astype("float64") / scale) + zero_point, limits.min, limits.max).astype(dtype)
+    integers: Array = np.clip(np.round(values.astype("float64") / scale) + zero_point, limits.min, limits.max).astype(
+        dtype
+    )
+    return integers
 
 
 def fit(values: Array, original: TensorSpec, lowered: TensorSpec, scale: Mapping[str, Any] | None = None) -> Array:

@@ -43,5 +43,7 @@ def run_worker(
             raise ConvertError(f"{what or name} {died}", where=talk[-_TAIL:], code="worker-failed")
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
     if "error" in found:
-        raise ConvertError(f"{what or name}: {found['error']}", where=talk[-_TAIL:], code=found.get("code", "worker-failed"))
+        raise ConvertError(
+            f"{what or name}: {found['error']}", where=talk[-_TAIL:], code=found.get("code", "worker-failed")
+        )
     return {**found, "talk": talk}

@@ -53,11 +53,12 @@ class Tflite:
         from packager.protocols import Terms
 
         model = read_model(artifact.path)
-        facts = {"operators": dict(sorted(operator_counts(model).items())), "quantization": quantization_of(model)}
+        quantization = quantization_of(model)
+        facts = {"operators": dict(sorted(operator_counts(model).items())), "quantization": quantization}
         least = str(job.profile.runtime(self.name).options.get("min_runtime", _LEAST))
         files = {}
         if job.profile.kind == "android":
-            files["INTEGRATION.md"] = integration_note(artifact, facts["quantization"], least).encode()
+            files["INTEGRATION.md"] = integration_note(artifact, quantization, least).encode()
         need = RuntimeNeed(name=self.name, min_version=least)
         return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], facts=facts, files=files)
 

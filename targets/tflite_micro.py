@@ -98,7 +98,7 @@ class TfliteMicro:
         if artifact.digest not in self._arenas:
             import numpy as np
 
-            zeros = {
+            zeros: dict[str, Any] = {
                 spec.name: np.zeros([size if isinstance(size, int) else 1 for size in spec.shape], spec.dtype)
                 for spec in artifact.inputs
             }

@@ -48,7 +48,9 @@ class Runner:
         self._demanded = bool(options.get("provider"))
         if self._provider not in PROVIDERS:
             raise DeviceError(
-                "TFLite has no provider %r" % self._provider, expected="one of: %s" % ", ".join(PROVIDERS), code="no-provider"
+                "TFLite has no provider %r" % self._provider,
+                expected="one of: %s" % ", ".join(PROVIDERS),
+                code="no-provider",
             )
         settings = dict(options.get("session_options") or {})
         _check_options(settings)
@@ -93,7 +95,7 @@ class Runner:
         return found if package == DISTRIBUTIONS[0] else "%s (%s)" % (found, package)
 
     def provider(self) -> str:
-        """xnnpack or cpu."""
+        """The provider: xnnpack or cpu."""
         return self._provider
 
     def io(self) -> Dict[str, Any]:
@@ -134,7 +136,7 @@ class Runner:
 
         Raises DeviceError when XNNPACK was asked for by name and took nothing.
         """
-        nodes = self._interpreter._get_ops_details()
+        nodes = self._interpreter._get_ops_details()  # noqa: SLF001 - LiteRT has no public list of operators
         taken = _delegated(nodes)
         own = [node for index, node in enumerate(nodes) if node["op_name"] != "DELEGATE" and index not in taken]
         counts = {}  # type: Dict[str, int]
@@ -160,10 +162,7 @@ class Runner:
 def _delegated(nodes: List[Dict[str, Any]]) -> Set[int]:
     """The operators inside the delegates: those met on the way back from a delegate's outputs to its inputs."""
     made_by = {
-        int(out): index
-        for index, node in enumerate(nodes)
-        if node["op_name"] != "DELEGATE"
-        for out in node["outputs"]
+        int(out): index for index, node in enumerate(nodes) if node["op_name"] != "DELEGATE" for out in node["outputs"]
     }
     taken = set()  # type: Set[int]
     for node in nodes:

@@ -35,9 +35,14 @@ if TYPE_CHECKING:
 @click.option("--image-mean", help="Mean of each channel, pixels in 0..1: 0.485,0.456,0.406.")
 @click.option("--image-std", help="Standard deviation of each channel: 0.229,0.224,0.225.")
 @click.option(
-    "--layout", type=click.Choice(["nhwc", "nchw", "keep"]), default="", help="Of image inputs and outputs [TFLite: nhwc]."
+    "--layout",
+    type=click.Choice(["nhwc", "nchw", "keep"]),
+    default="",
+    help="Of image inputs and outputs [TFLite: nhwc].",
 )
-@click.option("--io", type=click.Choice(["int8", "float"]), default="", help="Inputs and outputs of TFLite INT8 [int8].")
+@click.option(
+    "--io", type=click.Choice(["int8", "float"]), default="", help="Inputs and outputs of TFLite INT8 [int8]."
+)
 @click.option("--output-names", help="Names for a PyTorch model's outputs, separated by commas.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
@@ -48,8 +53,8 @@ if TYPE_CHECKING:
 def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Build a bundle for one device.
 
-    MODEL is an .onnx, .tflite, .pt2 or TorchScript file, or file.py:factory or package.module:factory that returns an nn.Module or
-    (module, example_inputs). Without MODEL the project file edgepack.toml says what to build.
+    MODEL is an .onnx, .tflite, .pt2 or TorchScript file, or file.py:factory or package.module:factory that returns an
+    nn.Module or (module, example_inputs). Without MODEL the project file edgepack.toml says what to build.
     """
     import tempfile
 

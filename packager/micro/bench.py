@@ -107,8 +107,7 @@ def _golden(reader: archive.BundleReader, manifest: Manifest, side: str) -> dict
 def _golden_header(samples: Any) -> str:
     numbers = ", ".join(str(int(value)) for value in samples.ravel())
     return (
-        f"#define GOLDEN_SAMPLES {len(samples)}\n"
-        f"static const int8_t golden_inputs[{samples.size}] = {{{numbers}}};\n"
+        f"#define GOLDEN_SAMPLES {len(samples)}\nstatic const int8_t golden_inputs[{samples.size}] = {{{numbers}}};\n"
     )
 
 

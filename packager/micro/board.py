@@ -97,10 +97,14 @@ def run_program(board: Board, program: Path, deadline: float = 300.0) -> str:
             argv, capture_output=True, text=True, timeout=deadline, stdin=subprocess.DEVNULL, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise DeviceError(f"the program did not end within {deadline:.0f} s", where=board.machine, code="timeout") from error
+        raise DeviceError(
+            f"the program did not end within {deadline:.0f} s", where=board.machine, code="timeout"
+        ) from error
     if done.returncode:
         told = "a processor fault" if done.returncode == 99 else f"status {done.returncode}"  # noqa: PLR2004 - start.c
-        raise DeviceError(f"the program ended with {told}", where=(done.stdout + done.stderr)[-800:], code="program-failed")
+        raise DeviceError(
+            f"the program ended with {told}", where=(done.stdout + done.stderr)[-800:], code="program-failed"
+        )
     return done.stdout
 
 

@@ -46,7 +46,9 @@ class _Writer:
     def scale(self, index: int) -> tuple[float, int]:
         found = scale_of(self.tensor(index))
         if found is None or type_name(self.tensor(index)) != "INT8":
-            raise ConvertError(f"a tensor of the type {type_name(self.tensor(index))}", expected="int8", code="not-plain-c")
+            raise ConvertError(
+                f"a tensor of the type {type_name(self.tensor(index))}", expected="int8", code="not-plain-c"
+            )
         return found
 
     def array(self, name: str, kind: str, values: Any) -> str:
@@ -84,7 +86,11 @@ def write_plain_c(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
             error.where = label(model, writer.graph, op)
             raise
     kernels = files("packager.micro").joinpath("runtime/kernels.h").read_bytes()
-    contents = {"model.c": _source(writer, arena).encode(), "model.h": _header(writer, arena).encode(), "kernels.h": kernels}
+    contents = {
+        "model.c": _source(writer, arena).encode(),
+        "model.h": _header(writer, arena).encode(),
+        "kernels.h": kernels,
+    }
     return contents, {"arena_bytes": arena, "constant_bytes": writer.weights_bytes}
 
 
@@ -185,7 +191,12 @@ def _activation(writer: _Writer, index: int, kind: int) -> tuple[int, int]:
 
     scale, zero = writer.scale(index)
     kinds = schema().ActivationFunctionType
-    bounds = {kinds.NONE: (None, None), kinds.RELU: (0.0, None), kinds.RELU6: (0.0, 6.0), kinds.RELU_N1_TO_1: (-1.0, 1.0)}
+    bounds = {
+        kinds.NONE: (None, None),
+        kinds.RELU: (0.0, None),
+        kinds.RELU6: (0.0, 6.0),
+        kinds.RELU_N1_TO_1: (-1.0, 1.0),
+    }
     if kind not in bounds:
         raise ConvertError("a fused activation that plain C has not", expected="ReLU or ReLU6", code="not-plain-c")
 
@@ -223,7 +234,9 @@ def _weights(writer: _Writer, op: Any, name: str) -> tuple[str, str]:
         raise ConvertError("weights that are not int8 constants", code="not-plain-c")
     weights = writer.array(f"{name}_weights", "int8_t", values)
     if len(op.inputs) > 2 and op.inputs[2] >= 0:  # noqa: PLR2004 - the third input is the bias
-        return weights, writer.array(f"{name}_bias", "int32_t", constant(writer.model, writer.tensor(int(op.inputs[2]))))
+        return weights, writer.array(
+            f"{name}_bias", "int32_t", constant(writer.model, writer.tensor(int(op.inputs[2])))
+        )
     return weights, "0"
 
 
@@ -312,7 +325,8 @@ def _add(writer: _Writer, op: Any, name: str) -> None:
     values = [zero_a, pairs[0][0], zero_b, pairs[1][0], zero_out, out[0], low, high, pairs[0][1], pairs[1][1], out[1]]
     writer.data.append(f"static const ep_sum {name}_sum = {{{', '.join(map(str, values))}}};")
     sources = [
-        writer.place[i] if constant(writer.model, writer.tensor(i)) is None
+        writer.place[i]
+        if constant(writer.model, writer.tensor(i)) is None
         else writer.array(f"{name}_{side}", "int8_t", constant(writer.model, writer.tensor(i)))
         for side, i in (("a", left), ("b", right))
     ]

@@ -52,7 +52,8 @@ def run_micro(artifact: Artifact, batches: Sequence[Arrays]) -> tuple[int, list[
     scales = quantization_of(read_model(artifact.path))
     none = {"scale": 0.0, "zero_point": 0}
     rows = [
-        {name: real(column[i], **scales.get(name, none)) for name, column in columns.items()} for i in range(len(batches))
+        {name: real(column[i], **scales.get(name, none)) for name, column in columns.items()}
+        for i in range(len(batches))
     ]
     return int(found["arena_bytes"]), rows
 

@@ -22,7 +22,11 @@ def resolver_method(operator: str) -> str:
 
 
 def tflm_sources(
-    raw: bytes, operators: Iterable[str], arena_bytes: int, quantization: Mapping[str, Mapping[str, Any]], note: str = ""
+    raw: bytes,
+    operators: Iterable[str],
+    arena_bytes: int,
+    quantization: Mapping[str, Mapping[str, Any]],
+    note: str = "",
 ) -> dict[str, bytes]:
     """model_data.h, model_data.cc, model_settings.h, op_resolver.h and main.cc. `note` says how far they were compiled."""
     names = sorted(set(operators))
@@ -31,7 +35,9 @@ def tflm_sources(
         "model_data.cc": _data(raw),
         "model_settings.h": _settings(arena_bytes, quantization),
         "op_resolver.h": _resolver(names),
-        "main.cc": _MAIN.replace("NOTE", note or "Not compiled by edgepack: TensorFlow Lite Micro's sources are yours."),
+        "main.cc": _MAIN.replace(
+            "NOTE", note or "Not compiled by edgepack: TensorFlow Lite Micro's sources are yours."
+        ),
     }
     return {name: text.encode() for name, text in texts.items()}
 

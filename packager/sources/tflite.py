@@ -35,7 +35,9 @@ class Tflite:
         inputs, outputs = model_inputs(graph), model_outputs(graph)
         if not inputs or not outputs:
             what = "inputs" if not inputs else "outputs"
-            raise ConvertError(f"the model has no {what}", where=path.name, expected="at least one of each", code="no-io")
+            raise ConvertError(
+                f"the model has no {what}", where=path.name, expected="at least one of each", code="no-io"
+            )
         return Artifact(
             format=self.format,
             path=path,

@@ -73,7 +73,8 @@ def _half(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
 
 def _dynamic(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
     """Matrix products take their activations' range at run time; convolutions, which that ruins, keep float arithmetic
-    and are stored in INT8."""
+    and are stored in INT8.
+    """
     names = {operator_name(model, op) for graph in model.subgraphs for op in graph.operators}
     wanted = recipe.operators or _MATRIX
     grain = _grain(recipe)
@@ -198,7 +199,7 @@ def _left_in_float(model: Any, recipe: Recipe) -> list[Finding]:
         return []
     told = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
     if recipe.scope != "all":
-        why = "the scope is the operators that multiply (scope = \"all\" in a recipe file takes the others too)"
+        why = 'the scope is the operators that multiply (scope = "all" in a recipe file takes the others too)'
         return [Finding("float-operators", INFO, f"computed in float: {told}", why)]
     why = "ai-edge-quantizer has no integer form of these: replace them in the model"
     return [Finding("float-operators", WARNING, f"left in float although everything was to be quantised: {told}", why)]
@@ -215,7 +216,9 @@ def _nothing(recipe: Recipe) -> ConvertError:
 
 def _explain(error: Exception, model: Any) -> ConvertError:
     told = str(error) or repr(error)
-    named = sorted({text(t.name) for graph in model.subgraphs for t in graph.tensors if t.name and text(t.name) in told})
+    named = sorted(
+        {text(t.name) for graph in model.subgraphs for t in graph.tensors if t.name and text(t.name) in told}
+    )
     return ConvertError(
         f"ai-edge-quantizer failed: {told[:600]}",
         where=f"tensor {', '.join(named[:3])}" if named else "",
