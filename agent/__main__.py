@@ -9,10 +9,11 @@ import traceback
 from typing import Any, List
 
 import agent.verbs
+from agent import site
 from agent.contract import codec
 from agent.contract.errors import DeviceError, EdgepackError, unknown_name
 from agent.contract.job import Job
-from agent.wire import Wire, read_document, watch_for_cancel
+from agent.wire import INTERRUPTED, Wire, read_document, watch_for_cancel
 
 
 def main() -> int:
@@ -24,6 +25,8 @@ def main() -> int:
         return child.main(wire)
     try:
         return _serve(wire)
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except EdgepackError as error:
         wire.error(error)
         return error.exit_code
@@ -44,6 +47,7 @@ def _serve(wire: Wire) -> int:
         _check_verb(sys.argv[1])
     job = codec.decode(Job, read_document())
     _check_verb(job.verb)
+    site.enable(job.root)
     watch_for_cancel()
     wire.heartbeats()
     handler = importlib.import_module("agent.verbs." + job.verb)

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import os
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +29,7 @@ def main(wire: Wire) -> int:
     baseline = memory.process_resident()
     try:
         task = read_document()
+        sys.path[1:1] = task.pop("path", [])
         _die_with_parent()
         wire.result(_TASKS[task.pop("task")](baseline=baseline, **task))
     except EdgepackError as error:

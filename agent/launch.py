@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from typing import Any, Dict
+import tempfile
+from typing import Any, Dict, Tuple
 
+from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
-from agent.wire import on_cancel
 
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
@@ -25,24 +28,41 @@ _MEANING = {
 
 def in_child(task: Dict[str, Any]) -> Any:
     """The result of `task` (see `agent.child`), run in a process of its own. Raises what the child raised, or DeviceError."""
-    child = subprocess.Popen(
-        [sys.executable, "-I", sys.argv[0], "_child"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    on_cancel(child.kill)
     try:
-        out, talk = child.communicate(json.dumps(task).encode("utf-8") + b"\n")
+        scratch = tempfile.mkdtemp(prefix="edgepack-")
+    except OSError as error:
+        raise DeviceError(
+            "the device has no folder for temporary files: %s" % error, fix="free space in /tmp", code="no-space"
+        ) from error
+    try:
+        out, talk, status = _run(json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n", scratch)
     finally:
-        child.kill()
-        child.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
     document = _last_document(out)
     if document.get("type") == "result":
         return document["result"]
     if document.get("type") == "error":
         raise from_wire(document["error"])
-    raise _death(child.returncode, talk)
+    raise _death(status, talk)
+
+
+def _run(task: bytes, scratch: str) -> Tuple[bytes, bytes, int]:
+    """Output, talk and status of the process. `scratch` is its folder for temporary files: a process that is killed cannot
+    clear its own.
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-I", sys.argv[0], "_child"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "TMPDIR": scratch},
+    )
+    try:
+        out, talk = child.communicate(task)
+    finally:
+        child.kill()
+        child.wait()
+    return out, talk, child.returncode
 
 
 def _last_document(out: bytes) -> Dict[str, Any]:

@@ -12,7 +12,7 @@ VENV = "~/edgepack-env"
 
 
 def install(packages: List[str]) -> str:
-    """Installs with pip where it may install; else, where the system forbids that (PEP 668) or has no pip, a virtual environment."""
+    """Installs with pip where it may; else (PEP 668, or no pip) in a virtual environment."""
     wanted = " ".join(packages)
     if sys.prefix != sys.base_prefix or not (_is_managed() or not _has_pip()):
         return "on the device: %s -m pip install %s" % (shlex.quote(sys.executable), wanted)

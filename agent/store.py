@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
@@ -21,6 +22,7 @@ from agent.contract.manifest import Manifest
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _JOB = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
+_STALE_SECONDS = 86400.0
 SPARE_BYTES = 8 << 20  # left free on the disk, so that results can still be written
 
 
@@ -75,6 +77,7 @@ class Store:
     def install(self, package: Path, digest: str) -> Manifest:
         """Verifies the bundle file and unpacks it; nothing is visible before all of it is right and on the disk."""
         with self.locked():
+            self._sweep()
             folder = self.folder(digest)
             with archive.BundleReader(package) as reader:
                 if reader.digest != digest:
@@ -83,7 +86,6 @@ class Store:
                     return archive.verify_folder(folder, digest)
                 self._need_space(sum(entry.size for entry in reader.manifest.files.values()))
                 staged = self.bundles / (".part-%s" % folder.name[:16])
-                shutil.rmtree(str(staged), ignore_errors=True)
                 try:
                     with disk_errors(staged):
                         reader.extract(staged)
@@ -99,8 +101,8 @@ class Store:
             folder = self.get(digest)
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
             doomed = self.bundles / (".gone-%s" % folder.name[:16])
+            self._sweep()
             with disk_errors(folder):
-                shutil.rmtree(str(doomed), ignore_errors=True)
                 os.replace(str(folder), str(doomed))
                 archive.sync_folder(self.bundles)
                 shutil.rmtree(str(doomed))
@@ -128,11 +130,15 @@ class Store:
         path = self._result(job)
         part = path.with_suffix(".part")
         with disk_errors(path):
-            with open(str(part), "w", encoding="utf-8") as file:
-                json.dump(codec.encode(document), file, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(str(part), str(path))
+            try:
+                with open(str(part), "w", encoding="utf-8") as file:
+                    json.dump(codec.encode(document), file, allow_nan=False)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(str(part), str(path))
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    part.unlink()
             archive.sync_folder(path.parent)
         return path
 
@@ -156,6 +162,15 @@ class Store:
         if not _JOB.match(job):
             raise UsageError("not a job id: %.100r" % job, expected="letters, digits and -")
         return self.results / (job + ".json")
+
+    def _sweep(self) -> None:
+        """Deletes what an agent that was killed left; the lock says that nobody is at work on it now."""
+        for folder in [*self.bundles.glob(".part-*"), *self.bundles.glob(".gone-*")]:
+            shutil.rmtree(str(folder), ignore_errors=True)
+        for path in self.incoming.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # its own agent deletes it when it has taken it in
+                if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+                    path.unlink()
 
     def _need_space(self, size: int) -> None:
         free = shutil.disk_usage(str(self.root)).free

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
-from typing import Any, Callable, Dict, List, Optional
+import time
+from typing import Any, Dict
 
 from agent.contract import codec
 from agent.contract.errors import EdgepackError, UsageError, to_wire
 
 HEARTBEAT_SECONDS = 5.0
+INTERRUPTED = 130  # the exit status, as a shell's after Ctrl-C
 MAX_JOB_BYTES = 16 << 20
 
 
@@ -64,44 +67,65 @@ class Wire:
             self.send({"type": "heartbeat"})
 
 
+class _Input:
+    """Standard input by lines, read from its descriptor: Python's own reader would be locked by the thread that waits on it,
+    and an interpreter that ends meanwhile aborts over that lock.
+    """
+
+    def __init__(self) -> None:
+        self._kept = b""
+
+    def line(self, limit: int) -> bytes:
+        """The next line with its newline, or what there is when `limit` bytes came without one; empty at the end."""
+        while b"\n" not in self._kept and len(self._kept) <= limit:
+            data = os.read(0, 1 << 16)
+            if not data:
+                break
+            self._kept += data
+        cut = self._kept.find(b"\n") + 1 or len(self._kept)
+        line, self._kept = self._kept[:cut], self._kept[cut:]
+        return line
+
+
+_INPUT = _Input()
+_CANCEL_GRACE = 3.0
+
+
 def read_document(limit: int = MAX_JOB_BYTES) -> Any:
     """The JSON document on the first line of standard input. Raises UsageError."""
-    line = sys.stdin.buffer.readline(limit + 1)
+    line = _INPUT.line(limit)
     if len(line) > limit:
         raise UsageError("the job document is larger than %d bytes" % limit)
     try:
         return json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError("the job on standard input is not one line of JSON: %s" % error) from error
 
 
-_ON_CANCEL: List[Callable[[], None]] = []
-
-
-def on_cancel(action: Callable[[], None]) -> None:
-    """`action` is called, from another thread, when the host cancels."""
-    _ON_CANCEL.append(action)
-
-
 def watch_for_cancel() -> None:
-    """Listens on standard input for {"cancel": true}, then runs the actions and ends the process."""
+    """From here on {"cancel": true} on standard input, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, so that
+    whatever is half done is undone. A main thread that cannot be interrupted has a few seconds.
+    """
+    # A shell that starts a command in the background has SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_listen, daemon=True).start()
 
 
 def _listen() -> None:
     while True:
-        line = sys.stdin.buffer.readline(1024)
+        line = _INPUT.line(1024)
         if not line:
             return
         if _is_cancel(line):
-            for action in _ON_CANCEL:
-                action()
-            os._exit(130)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(_CANCEL_GRACE)
+            os._exit(INTERRUPTED)
 
 
-def _is_cancel(line: bytes) -> Optional[bool]:
+def _is_cancel(line: bytes) -> bool:
     try:
         document = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("cancel") is True

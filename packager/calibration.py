@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +34,11 @@ class CalibrationData:
     preprocessing: Preprocessing | None = None
 
     def __len__(self) -> int:
+        """How often the model can be fed: the samples, or batches of them where the model wants a fixed batch."""
+        return min(_feed_count(self.arrays[spec.name], spec) for spec in self.specs)
+
+    @property
+    def samples(self) -> int:
         """The number of samples."""
         return min(len(array) for array in self.arrays.values())
 
@@ -48,9 +51,9 @@ class CalibrationData:
         for index in picks:
             feed = {}
             for spec in self.specs:
-                array = self.arrays[spec.name]
-                one = array[index] if array.ndim == len(spec.shape) + 1 else array[index : index + 1]
-                feed[spec.name] = np.ascontiguousarray(one)
+                array, batch = self.arrays[spec.name], _batch(self.arrays[spec.name], spec)
+                one = array[index * batch : (index + 1) * batch] if batch else array[index]
+                feed[spec.name] = np.array(one)  # ascontiguousarray would make a vector of a scalar
             yield feed
 
     def record(self) -> Calibration:
@@ -60,18 +63,30 @@ class CalibrationData:
             array = self.arrays[name]
             total.update(f"{name}{array.dtype.str}{array.shape}".encode())
             total.update(array.tobytes())
-        return Calibration(kind=self.kind, digest="sha256:" + total.hexdigest(), samples=len(self))
+        return Calibration(kind=self.kind, digest="sha256:" + total.hexdigest(), samples=self.samples)
 
     def findings(self) -> list[Finding]:
         """Doubts about the data."""
         if self.kind == RANDOM:
             text = "calibrated on random data: speed and size are true, accuracy is not"
             return [Finding("random-calibration", WARNING, text, "give real samples with --calibration")]
-        if len(self) < _FEW:
-            many = "one sample gives" if len(self) == 1 else f"{len(self)} samples give"
+        if self.samples < _FEW:
+            many = "one sample gives" if self.samples == 1 else f"{self.samples} samples give"
             text = f"{many} poor activation ranges"
             return [Finding("few-calibration-samples", WARNING, text, "use 100 or more that look like real use")]
         return []
+
+
+def _batch(array: Array, spec: TensorSpec) -> int:
+    """How many rows of the array make one input; 0 where each row is a whole input."""
+    if array.ndim == len(spec.shape) + 1:
+        return 0
+    first = spec.shape[0]
+    return first if isinstance(first, int) else 1
+
+
+def _feed_count(array: Array, spec: TensorSpec) -> int:
+    return len(array) // max(1, _batch(array, spec))
 
 
 def load_calibration(
@@ -136,13 +151,17 @@ def _read(text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing 
 
 def _load(path: Path) -> Any:
     import zipfile
+    import zlib
 
     import numpy as np
 
     try:
         loaded = np.load(path, allow_pickle=False)
-        return {name: loaded[name] for name in loaded.files} if hasattr(loaded, "files") else loaded
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if not hasattr(loaded, "files"):
+            return loaded
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise UsageError(
             f"not a readable numpy file: {error}",
             where=str(path),
@@ -152,20 +171,30 @@ def _load(path: Path) -> Any:
 
 
 def _call(place: str, name: str) -> dict[str, Array]:
+    function = torch_models.import_named(place, name)
+    with torch_models.user_code(place):
+        try:
+            arrays = _arrays(function())
+        except UsageError as error:
+            error.where = f"{name}() in {place}"
+            raise
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{name}() raised {error!r}", where=place, code="function-failed") from error
+    return arrays
+
+
+def _arrays(made: Any) -> dict[str, Array]:
+    """A dict of arrays as it is; dicts one by one, stacked."""
     import numpy as np
 
-    function = torch_models.import_named(place, name)
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            made = function()
-            rows = None if isinstance(made, Mapping) else list(made)
-        except Exception as error:
-            raise UsageError(f"{name}() raised {error!r}", where=place, code="function-failed") from error
-    if rows is None:
-        return {key: np.asarray(value) for key, value in made.items()}
-    if not rows or not all(isinstance(row, Mapping) for row in rows):
+    if isinstance(made, Mapping):
+        return {str(key): np.asarray(value) for key, value in made.items()}
+    rows = list(made) if isinstance(made, Iterable) else []
+    if not rows or not all(isinstance(row, Mapping) and row.keys() == rows[0].keys() for row in rows):
         raise UsageError(
-            f"{name}() gave no samples by input name", where=place, expected="a dict of arrays, or dicts one by one"
+            "the function gave no samples by input name",
+            expected="a dict of arrays (first axis = samples), or dicts one by one, all with the same names",
+            code="function-result",
         )
     return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in rows[0]}
 
@@ -196,17 +225,7 @@ def _check(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str
                 fix=f"save it with .astype({spec.dtype!r})",
                 code="wrong-dtype",
             )
-        if not len(array.shape) or not len(array):
-            raise UsageError(
-                f"{name!r} holds no samples", where=where, expected="the first axis = samples", code="empty"
-            )
-        if not (_fits(array.shape[1:], spec.shape[1:]) or _fits(array.shape[1:], spec.shape)):
-            raise UsageError(
-                f"{name!r} has the shape {list(array.shape)}",
-                where=where,
-                expected=f"[samples, {', '.join(str(size) for size in spec.shape[1:])}]",
-                code="wrong-shape",
-            )
+        _check_shape(array, spec, where)
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(np.argmax(~np.isfinite(array.reshape(len(array), -1)).all(axis=1)))
             raise UsageError(
@@ -215,9 +234,32 @@ def _check(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str
                 fix="repair the data",
                 code="nan",
             )
-    counts = {name: len(array) for name, array in arrays.items()}
+    counts = {name: _feed_count(arrays[name], spec) for name, spec in known.items()}
     if len(set(counts.values())) > 1:
-        raise UsageError(f"the inputs have different numbers of samples: {counts}", where=where, code="ragged")
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise UsageError(f"the inputs have different numbers of samples: {told}", where=where, code="ragged")
+
+
+def _check_shape(array: Array, spec: TensorSpec, where: str) -> None:
+    if not array.ndim or not len(array):
+        raise UsageError(
+            f"{spec.name!r} holds no samples", where=where, expected="the first axis = samples", code="empty"
+        )
+    if not (_fits(array.shape[1:], spec.shape[1:]) or _fits(array.shape[1:], spec.shape)):
+        wanted = ["samples", *spec.shape[1:]]
+        raise UsageError(
+            f"{spec.name!r} has the shape {list(array.shape)}",
+            where=where,
+            expected=f"[{', '.join(str(size) for size in wanted)}]",
+            code="wrong-shape",
+        )
+    if not _feed_count(array, spec):
+        raise UsageError(
+            f"{spec.name!r} holds {len(array)} samples",
+            where=where,
+            expected=f"{_batch(array, spec)} at least: the model takes that many at once",
+            code="too-few",
+        )
 
 
 def _fits(shape: Sequence[int], wanted: Sequence[int | str]) -> bool:

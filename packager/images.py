@@ -66,13 +66,21 @@ def load_folder(
     spec = inputs[0]
     channels_last = spec.layout == "nhwc" or (spec.shape[-1] in (1, 3) and spec.shape[1] not in (1, 3))
     channels = spec.shape[-1] if channels_last else spec.shape[1]
+    for numbers, option in ((preprocessing.mean, "--image-mean"), (preprocessing.std, "--image-std")):
+        if len(numbers) not in (1, channels) and isinstance(channels, int):
+            raise UsageError(
+                f"{option} holds {len(numbers)} numbers",
+                expected=f"one, or {channels}: the model's pictures have that many channels",
+                code="channels",
+            )
     height, width = preprocessing.size
     rows = []
     for path in files:
         try:
             with Image.open(path) as picture:
                 converted = picture.convert("L" if channels == _GREY else "RGB").resize((width, height), Image.BILINEAR)
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            # A damaged PNG is a SyntaxError to Pillow.
             raise UsageError(f"not a readable picture: {error}", where=str(path), code="bad-picture") from error
         pixels = np.asarray(converted, np.float32).reshape(height, width, -1) / 255
         pixels = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)

@@ -15,7 +15,7 @@ from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
-from packager.onnx_model import clean, load_model, model_inputs, model_outputs, opset, save_model
+from packager.onnx_model import clean, load_model, model_inputs, model_outputs, opset, save_model, told
 
 # torch 2.13: the dynamo exporter writes opset 18 at least, the TorchScript exporter 17 at most is well tested.
 _DYNAMO_OPSETS = (18, 20)
@@ -35,8 +35,9 @@ def export(
         dynamic = _dynamic_shapes(artifact, free) if free else None
         return torch.onnx.export(
             module,
-            examples,
+            _doubled(examples, artifact, free),
             dynamo=True,
+            verbose=False,
             opset_version=max(_DYNAMO_OPSETS[0], min(ceiling, _DYNAMO_OPSETS[1])),
             dynamic_shapes=dynamic,
             **_names(artifact),
@@ -65,7 +66,7 @@ def export_program(program: Any, artifact: Artifact, options: Mapping[str, Any],
     def run() -> Any:
         torch = torch_models.need_torch()
         version = max(_DYNAMO_OPSETS[0], min(ceiling, _DYNAMO_OPSETS[1]))
-        return torch.onnx.export(program, dynamo=True, opset_version=version, **_names(artifact))
+        return torch.onnx.export(program, dynamo=True, verbose=False, opset_version=version, **_names(artifact))
 
     return _finish(_guarded(run), artifact, "torch.onnx (exported program)", workdir, ())
 
@@ -121,6 +122,18 @@ def _dynamic_shapes(artifact: Artifact, free: Mapping[str, Mapping[int, str]]) -
     )
 
 
+def _doubled(examples: tuple[Any, ...], artifact: Artifact, free: Mapping[str, Mapping[int, str]]) -> tuple[Any, ...]:
+    """torch.export takes a size of 1 for a constant: free dimensions are traced with 2."""
+    traced = []
+    for spec, tensor in zip(artifact.inputs, examples, strict=True):
+        wide = tensor
+        for axis in free.get(spec.name, {}):
+            if wide.shape[axis] == 1:
+                wide = wide.repeat_interleave(2, dim=axis)
+        traced.append(wide)
+    return tuple(traced)
+
+
 def _guarded(run: Callable[[], Any]) -> Any:
     try:
         with _quiet():
@@ -137,8 +150,8 @@ def _guarded(run: Callable[[], Any]) -> Any:
 
 def _told(error: BaseException) -> str:
     cause = error.__cause__ or error
-    lines = [line for line in str(cause).splitlines() if line.strip()]
-    return " ".join(lines[:3])[:500] or repr(cause)
+    lines = [line for line in told(cause, 5000).splitlines() if line.strip()]
+    return " ".join(lines[:3])[:500]
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,12 @@ def check_model(model: Any, where: str) -> None:
         return
 
 
+def told(error: BaseException, most: int = 400) -> str:
+    """An error's text for a manifest: without folders and addresses, which differ between two builds of the same."""
+    text = re.sub(r"(?<![\w/])/(?:[\w.+-]+/)+", "", str(error) or repr(error))
+    return re.sub(r"0x[0-9a-fA-F]{6,}", "0x...", text)[:most]
+
+
 def all_nodes(graph: Any) -> Any:
     """Every node, those of subgraphs included."""
     for node in graph.node:
@@ -133,6 +140,12 @@ def all_nodes(graph: Any) -> Any:
 def is_quantized(model: Any) -> bool:
     """Whether the graph computes with quantised numbers already."""
     return any(node.op_type in _QUANTIZED for node in all_nodes(model.graph))
+
+
+def has_signed_weights(model: Any) -> bool:
+    """Whether any operator of `_QUANTIZED` is fed signed 8-bit weights with more than one dimension."""
+    signed = {one.name for one in model.graph.initializer if one.data_type == one.INT8 and len(one.dims) > 1}
+    return any(node.op_type in _QUANTIZED and signed & set(node.input) for node in all_nodes(model.graph))
 
 
 def opset(model: Any) -> int:
@@ -163,7 +176,17 @@ def describe(values: Any, initializers: set[str] | None = None) -> tuple[TensorS
 
 
 def model_inputs(model: Any) -> tuple[TensorSpec, ...]:
-    """What the user must feed."""
+    """What the user must feed. Raises ConvertError for an input whose number of dimensions is not known."""
+    filled = {tensor.name for tensor in model.graph.initializer}
+    for value in model.graph.input:
+        kind = value.type
+        if value.name not in filled and kind.HasField("tensor_type") and not kind.tensor_type.HasField("shape"):
+            raise ConvertError(
+                f"the input {value.name!r} does not say how many dimensions it has",
+                expected="a shape, whose sizes may be free",
+                fix="export the model again with the shapes of its inputs",
+                code="no-shape",
+            )
     return describe(model.graph.input, {tensor.name for tensor in model.graph.initializer})
 
 
@@ -189,6 +212,8 @@ def fix_shapes(model: Any, shapes: Mapping[str, Shape]) -> Any:
             if dim.dim_param in sizes:
                 _set_dim(dim, sizes[dim.dim_param])
     del model.graph.value_info[:]
+    if _weights_bytes(model) >= _ONE_FILE_LIMIT:
+        return model  # too large to be passed on as one message; the run on golden inputs will tell
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except onnx.shape_inference.InferenceError as error:
@@ -250,12 +275,15 @@ def clean(model: Any) -> Any:
     return model
 
 
+def _weights_bytes(model: Any) -> int:
+    return sum(tensor.ByteSize() for tensor in model.graph.initializer)
+
+
 def save_model(model: Any, path: Path) -> tuple[Path, ...]:
     """Writes the model; the companions (its external data) when it is too large for one file."""
     import onnx
 
-    size = sum(len(tensor.raw_data) for tensor in model.graph.initializer)
-    if size < _ONE_FILE_LIMIT:
+    if _weights_bytes(model) < _ONE_FILE_LIMIT:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return ()
     companion = path.with_suffix(".data")

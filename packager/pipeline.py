@@ -15,7 +15,7 @@ from agent.contract.finding import WARNING, Finding
 from agent.contract.manifest import Manifest, Preprocessing, Source, TensorSpec
 from packager import registry
 from packager.bundle.golden import integer_bounds, make_golden, sized
-from packager.bundle.write import golden_files, write_bundle
+from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
 from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
@@ -108,7 +108,8 @@ def build(model: str, target: str, *, progress: Callable[[str], None] = lambda _
 
     Raises UsageError (exit code 2), ConvertError (3); nothing half-written is left.
     """
-    return run(Request(model=str(model), target=target, **options), progress)
+    paths = {key: str(options[key]) for key in ("recipe", "calibration") if options.get(key) is not None}
+    return run(Request(model=str(model), target=str(target), **{**options, **paths}), progress)
 
 
 def run(request: Request, progress: Callable[[str], None] = lambda _: None) -> Built:
@@ -124,6 +125,7 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     recipe = load_recipe(request.recipe or profile.default.recipe)
     recipe = dataclasses.replace(recipe, io=request.io or recipe.io)
     runtime = choose_runtime(profile, request.runtime)
+    check_writable(output_path(request, profile))
     shapes = parse_shapes(request.shapes)
     source = find_source(request.model)
     progress("reading the model")
@@ -155,7 +157,7 @@ def find_source(model: str) -> SourceFormat:
 
 def output_path(request: Request, profile: Profile) -> Path:
     """Where the bundle goes: -o, else NAME-PROFILE.edgepack in the current folder."""
-    return request.output or Path(f"{model_name(request.model)}-{profile.name}.edgepack")
+    return Path(request.output) if request.output else Path(f"{model_name(request.model)}-{profile.name}.edgepack")
 
 
 def model_name(model: str) -> str:
@@ -250,7 +252,7 @@ def _write(
         model=model_file,
         files={},
         inputs=[_with_layout(spec) for spec in lowered.inputs],
-        outputs=list(lowered.outputs),
+        outputs=[_with_rank(spec, golden) for spec in lowered.outputs],
         recipe={key: value for key, value in codec.encode(job.recipe).items() if key != "schema"},
         source=Source(
             format=source.format, name=_source_name(request.model), digest=source.digest, size_bytes=_size(source)
@@ -289,3 +291,11 @@ def _with_layout(spec: TensorSpec) -> TensorSpec:
     if first == last:
         return spec
     return dataclasses.replace(spec, layout="nchw" if first else "nhwc")
+
+
+def _with_rank(spec: TensorSpec, golden: GoldenVectors) -> TensorSpec:
+    """An ONNX output may come without a shape: the golden run says how many dimensions it has."""
+    rank = golden.outputs[spec.name].ndim - 1
+    if len(spec.shape) == rank:
+        return spec
+    return dataclasses.replace(spec, shape=[f"{spec.name}_{axis}" for axis in range(rank)])

@@ -12,7 +12,14 @@ from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from packager.artifact import Artifact, digest_files
 from packager.onnx_lower import plan_prepare, prepare
-from packager.onnx_model import external_files, is_quantized, load_model, model_inputs, model_outputs
+from packager.onnx_model import (
+    external_files,
+    has_signed_weights,
+    is_quantized,
+    load_model,
+    model_inputs,
+    model_outputs,
+)
 from packager.onnx_versions import limits, oldest_for
 from packager.sources.onnx import run_onnx
 
@@ -59,7 +66,7 @@ class Onnxruntime:
         ready = prepare(artifact, job.shapes, self._most_opset(job.profile), limits(version).ir_version, job.workdir)
         recipe = int8_types(job.recipe, job.profile)
         if ready.quantized:
-            return _already_quantized(ready, recipe)
+            return _already_quantized(ready, recipe, job.profile)
         if recipe.precision == "fp32":
             return ready
         path = job.workdir / "lowered.onnx"
@@ -83,7 +90,7 @@ class Onnxruntime:
             outputs=model_outputs(model),
             quantized=recipe.precision.startswith("int8"),
             steps=(*ready.steps, step),
-            findings=(*ready.findings, *findings, *_doubts(recipe, job.profile)),
+            findings=(*ready.findings, *findings, *_doubts(path, recipe, job.profile)),
         )
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
@@ -96,8 +103,10 @@ class Onnxruntime:
             min_version=oldest_for(artifact.opset or 13, model.ir_version),
             cpu_features=needed_features(job.recipe, job.profile),
         )
-        options = dict(_MIXED_PRECISION) if job.recipe.precision == "int8" else {}
-        return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], session_options=options)
+        # A source that came quantised computes in INT8, whatever precision was asked for.
+        precision = "int8" if artifact.quantized else job.recipe.precision
+        options = dict(_MIXED_PRECISION) if precision == "int8" else {}
+        return Terms(need=need, tolerance=_TOLERANCES[precision], session_options=options)
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """Without optimisations: Q/DQ computed in float, so that this host's INT8 kernels cannot mislead."""
@@ -172,23 +181,36 @@ def _apply(source: Path, result: Path, recipe: Recipe, job: Lowering) -> list[Fi
     return [*job.calibration.findings(), *quantize_static(source, result, job.calibration, recipe, job.progress)]
 
 
-def _already_quantized(artifact: Artifact, recipe: Recipe) -> Artifact:
+def _already_quantized(artifact: Artifact, recipe: Recipe, profile: Profile) -> Artifact:
     if recipe.precision == "fp16":
         raise ConvertError(
             "the source is already quantised: it cannot become float16",
             fix="build from the float model, or take --recipe int8 to pass this one through",
             code="already-quantised",
         )
-    finding = Finding("already-quantised", INFO, "the source is already quantised: passed through as it is", "")
-    return dataclasses.replace(artifact, findings=(*artifact.findings, finding))
+    text = f"the source is already quantised: passed through as it is, the recipe {recipe.name} does nothing"
+    findings = [Finding("already-quantised", INFO, text, ""), *_saturation(artifact.path, profile)]
+    return dataclasses.replace(artifact, findings=(*artifact.findings, *findings))
 
 
-def _doubts(recipe: Recipe, profile: Profile) -> list[Finding]:
+def _saturation(path: Path, profile: Profile) -> list[Finding]:
+    """See `int8_types`: the trap of signed weights."""
+    if profile.cpu.arch != "x86_64" or "vnni" in profile.cpu.features:
+        return []
+    if not has_signed_weights(load_model(path, weights=False)):
+        return []
+    text = f"signed INT8 weights: sums may saturate in the kernels of {profile.cpu.model}, and outputs be wrong there"
+    advice = "build from the float model (unsigned weights are chosen then), and look at the parity on the device"
+    return [Finding("signed-weights", WARNING, text, advice)]
+
+
+def _doubts(path: Path, recipe: Recipe, profile: Profile) -> list[Finding]:
     features = profile.cpu.features
     if recipe.precision == "fp16" and "fp16" not in features:
         text = f"{profile.cpu.model} has no half-precision arithmetic: the model gets smaller, and likely slower"
         return [Finding("fp16-unsupported", WARNING, text, "measure with `edgepack bench`, beside fp32")]
+    doubts: list[Finding] = []
     if recipe.precision == "int8" and not any(name in features for name in _FAST_INT8):
         text = f"{profile.cpu.model} has no 8-bit dot product: INT8 may be no faster than fp32 there"
-        return [Finding("int8-maybe-slow", INFO, text, "measure with `edgepack bench`, beside fp32")]
-    return []
+        doubts.append(Finding("int8-maybe-slow", INFO, text, "measure with `edgepack bench`, beside fp32"))
+    return doubts + (_saturation(path, profile) if recipe.precision.startswith("int8") else [])

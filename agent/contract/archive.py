@@ -6,6 +6,7 @@ is written outside the folder it is unpacked into.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,7 +14,7 @@ import stat
 import zipfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Iterator, Optional, Type, Union
+from typing import IO, Generator, Iterable, Iterator, Optional, Type, Union
 
 from agent.contract.errors import IntegrityError
 from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, manifest_digest, parse_manifest
@@ -78,16 +79,18 @@ class BundleReader:
         base.mkdir(parents=True, exist_ok=True)
         if any(base.iterdir()):
             raise IntegrityError("%s is not empty" % base, expected="an empty or new folder", code="not-empty")
-        self._write(base / MANIFEST_NAME, iter([self._zip.read(MANIFEST_NAME)]))
+        self._write(base / MANIFEST_NAME, [self._zip.read(MANIFEST_NAME)])
         for name in self.manifest.files:
             target = base.joinpath(*name.split("/"))
             target.parent.mkdir(parents=True, exist_ok=True)
-            self._write(target, self._chunks(name))
+            # Closed at once when the disk is full, or the bundle's file would stay open as long as the error lives.
+            with contextlib.closing(self._chunks(name)) as chunks:
+                self._write(target, chunks)
         for parent in sorted({base, *(path.parent for path in base.rglob("*"))}):
             sync_folder(parent)
 
     @staticmethod
-    def _write(target: Path, chunks: Iterator[bytes]) -> None:
+    def _write(target: Path, chunks: Iterable[bytes]) -> None:
         with open(str(target), "xb") as file:
             file.writelines(chunks)
             file.flush()
@@ -140,7 +143,7 @@ class BundleReader:
         if entry.flag_bits & 0x1:
             raise self._broken("%r is encrypted" % entry.filename, "plain files")
 
-    def _chunks(self, name: str) -> Iterator[bytes]:
+    def _chunks(self, name: str) -> Generator[bytes, None, None]:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise self._broken("no file %r" % name, "one of: %s" % ", ".join(sorted(self.manifest.files)))

@@ -74,7 +74,8 @@ class RuntimeUsed:
 @dataclasses.dataclass(frozen=True)
 class Emulation:
     """An emulated machine. With `ns_per_instruction` its clock counts instructions: every duration in the report is a
-    number of instructions times this. Null: its times are the emulator's, of no board."""
+    number of instructions times this. Null: its times are the emulator's, of no board.
+    """
 
     cpu: str
     ns_per_instruction: Optional[float]

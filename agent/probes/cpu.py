@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Dict, List, Optional
 
-from agent.probes.files import key_values, listing, read_int, read_text
+from agent.probes.files import key_values, listing, number, read_int, read_text
 
 # The kernel's name of a feature -> ours. Linux: arch/arm64 hwcaps, arch/x86 cpufeatures.
 _FEATURES = {
@@ -59,13 +59,13 @@ def read(root: str = "/") -> Dict[str, Any]:
     frequencies = _frequencies(root)
     if frequencies is None:
         unread["frequency_mhz"] = "neither cpufreq nor /proc/cpuinfo tells it"
-    load = (read_text(root, "/proc/loadavg") or "").split()
-    if not load:
+    load = number(read_text(root, "/proc/loadavg") or "")
+    if load is None:
         unread["load_1min"] = "/proc/loadavg is not readable"
     return {
         "governor": governor,
         "frequency_mhz": frequencies,
-        "load_1min": float(load[0]) if load else None,
+        "load_1min": load,
         "unread": unread,
     }
 
@@ -102,5 +102,5 @@ def _frequencies(root: str) -> Optional[List[float]]:
     if known:
         return known
     text = read_text(root, "/proc/cpuinfo") or ""
-    lines = [line.partition(":")[2] for line in text.splitlines() if line.startswith("cpu MHz")]
-    return [float(line) for line in lines] or None
+    told = [number(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
+    return [value for value in told if value is not None] or None

@@ -25,6 +25,14 @@ def read_int(root: str, path: str) -> Optional[int]:
         return None
 
 
+def number(text: str) -> Optional[float]:
+    """The number that the first word is, or None."""
+    try:
+        return float(text.split(maxsplit=1)[0])
+    except (IndexError, ValueError):
+        return None
+
+
 def listing(root: str, pattern: str) -> List[str]:
     """Paths below `root` that match the glob, as absolute device paths, sorted."""
     base = Path(root)

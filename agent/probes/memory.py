@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Optional
 
-from agent.probes.files import key_values, read_text
+from agent.probes.files import key_values, number, read_text
 
 
 def available(root: str = "/") -> bool:
@@ -35,5 +35,5 @@ def process_peak() -> Optional[int]:
 
 
 def _kib(text: Optional[str], key: str) -> Optional[int]:
-    words = key_values(text or "").get(key, "").split()
-    return int(words[0]) * 1024 if words else None
+    found = number(key_values(text or "").get(key, ""))
+    return None if found is None else int(found) * 1024

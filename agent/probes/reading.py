@@ -29,12 +29,10 @@ def take(root: str = "/") -> ProbeReading:
     for module in pkgutil.iter_modules(agent.probes.__path__):
         if module.name in _HELPERS:
             continue
-        probe = importlib.import_module("agent.probes." + module.name)
-        if probe.available(root):
-            told = probe.read(root)
-            unread.update(told.pop("unread"))
-            values.update(told)
-    return ProbeReading(unread=unread, **values)
+        told = importlib.import_module("agent.probes." + module.name).read(root)
+        unread.update(told.pop("unread"))
+        values.update((name, value) for name, value in told.items() if value is not None)
+    return ProbeReading(unread={name: why for name, why in unread.items() if name not in values}, **values)
 
 
 def facts(root_folder: str, root: str = "/") -> DeviceFacts:
@@ -44,6 +42,11 @@ def facts(root_folder: str, root: str = "/") -> DeviceFacts:
         disk: Optional[int] = shutil.disk_usage(_existing(root_folder)).free
     except OSError as error:
         disk, unread["disk_free"] = None, str(error)
+    free = memory.read(root)
+    unread.update(free["unread"])
+    total = memory.total(root)
+    if total is None:
+        unread["memory_total"] = "/proc/meminfo has no MemTotal"
     cpu_model = cpu.model(root)
     return DeviceFacts(
         hostname=socket.gethostname(),
@@ -59,8 +62,8 @@ def facts(root_folder: str, root: str = "/") -> DeviceFacts:
         cpu_model=cpu_model,
         cpu_cores=cpu.cores(),
         cpu_features=cpu.features(root),
-        memory_total=memory.total(root),
-        memory_available=memory.read(root)["memory_available"],
+        memory_total=total,
+        memory_available=free["memory_available"],
         disk_free=disk,
         root=root_folder,
         clock_unix=time.time(),

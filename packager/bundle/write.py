@@ -57,6 +57,22 @@ def npy_bytes(array: np.ndarray[Any, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def check_writable(target: Path) -> None:
+    """Raises UsageError when a bundle could not be written there: better before the work than after it."""
+    folder = next(parent for parent in target.absolute().parents if parent.exists())
+    if target.is_dir():
+        what = "the bundle's place is a folder"
+    elif not folder.is_dir():
+        what = f"{folder} is no folder"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        what = f"nothing may be written in {folder}"
+    else:
+        return
+    raise UsageError(
+        what, where=str(target), expected="a file in a folder that is yours", fix="choose another -o", code="output"
+    )
+
+
 def write_bundle(target: Path, manifest: Manifest, contents: Mapping[str, Content]) -> tuple[Manifest, str]:
     """Writes the bundle and returns the manifest with its files filled in, and the digest.
 

@@ -13,7 +13,7 @@ import click
 if TYPE_CHECKING:
     from agent.contract.finding import Finding
 
-_WIDE = 140
+_WIDE = 160
 _COLORS = {"error": "bold red", "warning": "yellow", "info": "cyan"}
 
 
@@ -42,7 +42,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = ""
 
     made = Table(title=title or None, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index in right else "left", overflow="fold")
+        made.add_column(column, justify="right" if index in right else "left", overflow="fold", no_wrap=index in right)
     for row in rows:
         made.add_row(*[Text(cell) for cell in row])
     console().print(made)
@@ -57,7 +57,7 @@ def show_findings(findings: Sequence[Finding], *, err: bool = False) -> None:
         text = Text(f"{finding.level}: ", style=_COLORS.get(finding.level, "")) + Text(finding.message, style="")
         if finding.advice:
             text.append(f"\n    {finding.advice}", style="dim")
-        out.print(text)
+        out.print(text, soft_wrap=True)
 
 
 @contextlib.contextmanager

@@ -20,8 +20,6 @@ class OnnxFromTorch:
 
     def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
         """Raises ConvertError with both exporters' reasons."""
-        halves = torch_models.split_factory(artifact.entry) or ("", "")
-        module, examples, _ = torch_models.call_factory(*halves)
-        if examples is None:
-            examples = torch_models.make_examples(module, options.get("shapes", {}))
-        return export(module, examples, artifact, options, workdir)
+        made = torch_models.recall(artifact.entry)
+        examples = torch_models.examples_for(made, options.get("shapes", {}))
+        return export(made.module, examples, artifact, options, workdir)

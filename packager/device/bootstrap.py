@@ -46,7 +46,8 @@ def forget(folder, stem):
 def receive(target, size, digest):
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
-        os.makedirs(folder, 0o700)
+        os.umask(0o77)  # the mode that makedirs takes is the last folder's only
+        os.makedirs(folder)
     if hasattr(os, "statvfs"):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
+from agent.contract.errors import DeviceError
 from agent.contract.facts import DoctorReport
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Emulation, Parity, Report
 from packager.device import inventory
+from packager.device.answers import decoded, part
 from packager.device.session import AgentSession, Progress, Reconnect, _silent
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ class Device:
         self.progress = progress
         self._session: AgentSession | None = None
         self._collected: list[str] = []
+        self._delivered: list[str] = []
+        self._interrupted = False
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +48,8 @@ class Device:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._delivered = []  # whoever got a report may not have stored it: the device keeps it, too
         self.close()
 
     @property
@@ -52,23 +59,41 @@ class Device:
             self.progress(f"connecting to {self.address}")
             transport = inventory.open_transport(self.entry)
             self._session = AgentSession(transport, python=self.entry.python, root=self.entry.root)
+            if self._interrupted:  # while it connected
+                transport.interrupt()
         return self._session
 
-    def close(self) -> None:
-        """Ends the connection."""
+    def interrupt(self) -> None:
+        """For another thread: what this device is doing raises KeyboardInterrupt where it was called, and ends there, too."""
+        self._interrupted = True
         if self._session is not None:
-            self._session.transport.close()
-            self._session = None
+            self._session.transport.interrupt()
+
+    def close(self) -> None:
+        """Ends the connection. The device forgets the reports that it delivered meanwhile."""
+        session, self._session, self._interrupted = self._session, None, False
+        if session is None:
+            return
+        try:
+            if self._delivered:
+                session.forget(self._delivered)
+        except DeviceError as error:
+            self.progress(f"the device keeps a copy of the report: {error.what}")
+        finally:
+            self._delivered = []
+            session.transport.close()
 
     def hello(self) -> dict[str, Any]:
         """Agent and Python version, the store's folder and the digests in it."""
         result: dict[str, Any] = self.session.call("hello", {})
+        part(result, "root", str, self.address)
+        part(result, "bundles", list, self.address)
         return result
 
     def doctor(self) -> DoctorReport:
         """What the device is and lacks, with the fix for each."""
         result = self.session.call("doctor", {"host_unix": time.time()}, self.progress)
-        return codec.decode(DoctorReport, result)
+        return decoded(DoctorReport, result, self.address)
 
     def push(self, bundle: str | Path, sent: Callable[[int], None] | None = None) -> dict[str, Any]:
         """Brings the bundle to the device, if it is not there. `sent` is told the number of bytes as they go.
@@ -82,17 +107,17 @@ class Device:
             reader.verify()
             digest, name = reader.digest, reader.manifest.name
         size = path.stat().st_size
-        here = digest in self.hello()["bundles"]
-        findings: list[Any] = []
+        hello = self.hello()
+        here = digest in hello["bundles"]
+        findings: list[Finding] = []
         if not here:
             session = self.session
-            file = f"{digest[7:23]}-{time.time_ns():x}.edgepack"
-            root = self.hello()["root"]
+            file = f"{digest[7:23]}-{secrets.token_hex(8)}.edgepack"
             self.progress(f"sending {size / 1e6:.1f} MB")
-            session.transport.put(path, f"{root}/incoming/{file}", progress=sent)
+            session.transport.put(path, f"{hello['root']}/incoming/{file}", progress=sent)
             self.progress("verifying on the device")
             result = session.call("install", {"file": file, "digest": digest}, self.progress)
-            findings = result["findings"]
+            findings = decoded(list[Finding], part(result, "findings", list, self.address), self.address)
         return {
             "device": self.address,
             "bundle": digest,
@@ -100,19 +125,20 @@ class Device:
             "bytes_sent": 0 if here else size,
             "already_there": here,
             "seconds": time.monotonic() - start,
-            "findings": findings,
+            "findings": codec.encode(findings),
         }
 
     def check(self, digest: str, options: CheckOptions | None = None) -> Parity | None:
         """The golden check on the device's own kernels; None when the bundle has no golden vectors."""
         asked = options or CheckOptions(digest=digest)
         result = self.session.call("check", codec.encode(asked), self.progress)
-        return codec.decode(Parity, result["parity"]) if result["parity"] is not None else None
+        return decoded(Parity, result["parity"], self.address) if result.get("parity") is not None else None
 
     def bench(self, bundle: str | Path, *, reconnect_seconds: float = 60.0, **options: Any) -> Report:
         """Pushes what is missing, checks the golden outputs, measures. `options` are those of BenchOptions.
 
-        The report has been written on the device before it comes; when the link is lost it is fetched over a new one.
+        The report has been written on the device before it comes; when the link is lost it is fetched over a new one, for
+        `reconnect_seconds` longer than the measurement should take. The device forgets it when the connection is closed.
         """
         if self.entry.kind == inventory.MCU:
             from packager.micro.bench import bench_on_board
@@ -123,9 +149,14 @@ class Device:
             # Every inference takes the same instructions: a few say as much as thousands, and the emulator is slow.
             options = {**_COUNTED, **options} if "seconds" not in options else options
         asked = BenchOptions(digest=pushed["bundle"], **options)
-        again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds)
-        result = self.session.call_surely("bench", codec.encode(asked), self.progress, again)
-        return self._labelled(codec.decode(Report, result))
+        expected = asked.seconds + asked.rounds * asked.warmup_seconds
+        again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds + expected)
+        job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
+        report = decoded(Report, result, self.address)
+        if (report.job, report.bundle) != (job, asked.digest):
+            raise DeviceError(f"{self.address} answered with another report than asked for", code="reply")
+        self._delivered.append(job)
+        return self._labelled(report)
 
     def _labelled(self, report: Report) -> Report:
         """An emulated machine does not know that it is one: its report is told here, before anyone sees it."""
@@ -139,6 +170,11 @@ class Device:
         else:
             text = f"instructions on an emulated {cpu}: how much work is done, not which variant is faster on a board"
             finding = Finding("emulated-instructions", INFO, text, "measure on the board before deciding")
+        if step is not None:
+            # Other work on the host costs no instructions, and a few inferences say as much as thousands.
+            report = dataclasses.replace(
+                report, findings=[one for one in report.findings if one.code not in ("busy", "few-samples")]
+            )
         return dataclasses.replace(
             report,
             emulation=Emulation(cpu=str(cpu), ns_per_instruction=None if step is None else float(step)),
@@ -147,22 +183,23 @@ class Device:
 
     def bundles(self) -> list[dict[str, Any]]:
         """The bundles on the device."""
-        rows: list[dict[str, Any]] = self.session.call("list", {})["bundles"]
+        rows = part(self.session.call("list", {}), "bundles", list, self.address)
+        for row in rows:
+            part(row, "digest", str, self.address)
         return rows
 
     def remove(self, digest: str) -> int:
         """Deletes a bundle there; the number of bytes freed."""
-        return int(self.session.call("remove", {"digest": digest})["freed_bytes"])
+        return part(self.session.call("remove", {"digest": digest}), "freed_bytes", int, self.address)
 
     def collect(self) -> list[Report]:
         """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
-        kept = self.session.call("collect", {})["kept"]
+        kept = part(self.session.call("collect", {}), "kept", list, self.address)
         self._collected = [str(job) for job in kept]
-        return [
-            self._labelled(codec.decode(Report, self.session.call("collect", {"job": job})["result"]))
-            for job in self._collected
-        ]
+        answers = [self.session.call("collect", {"job": job}) for job in self._collected]
+        found = [part(answer, "result", dict, self.address) for answer in answers]
+        return [self._labelled(decoded(Report, one, self.address)) for one in found]
 
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""
-        self.session.call("collect", {"forget": self._collected})
+        self.session.forget(self._collected)

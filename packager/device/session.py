@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
-from agent.contract.errors import DeviceError, EdgepackError, TransientDeviceError, from_wire
+from agent.contract.errors import DeviceError, TransientDeviceError
 from agent.contract.job import Job
 from packager.device.agent_zip import agent_name, agent_zip
+from packager.device.answers import Answer, part
 
 if TYPE_CHECKING:
-    from packager.protocols import Completed, Transport
+    from packager.protocols import Transport
 
 IDLE_SECONDS = 60.0  # the agent sends a heartbeat every 5 s: so long a silence is a dead link or a dead device
 _CANCEL = b'{"cancel": true}\n'
-_MAX_LINE = 64 << 20
+# What a verb may take in all, in seconds; far more than it does, so that no device can hold a host for ever.
+DEADLINES = {"install": 1800.0, "check": 3600.0, "bench": 3600.0}
+DEADLINE = 300.0
 
 Progress = Callable[[str], None]
 
@@ -38,31 +41,43 @@ class AgentSession:
         self.root = root
         self._agent = ""
 
-    def call(self, verb: str, arguments: dict[str, Any], progress: Progress = _silent, job: str = "") -> Any:
-        """The verb's result. Raises what the agent raised, or TransientDeviceError when the link was lost."""
+    def call(
+        self, verb: str, arguments: dict[str, Any], progress: Progress = _silent, job: str = "", longer: float = 0.0
+    ) -> Any:
+        """The verb's result; `longer` is added to its deadline (seconds). Raises what the agent raised, DeviceError for what
+        is no answer, TransientDeviceError when the link was lost.
+        """
         path = self._ensure_agent()
         name = job or new_job()
         document = codec.encode(Job(id=name, verb=verb, root=self.root, arguments=arguments))
-        answer = _Answer(progress)
+        answer = Answer(progress)
         done = self.transport.run(
             [self.python, "-I", path, verb],
             stdin=json.dumps(document).encode() + b"\n",
+            deadline=DEADLINES.get(verb, DEADLINE) + longer,
             on_line=answer.line,
             idle=IDLE_SECONDS,
             on_interrupt=_CANCEL,
         )
         return answer.value(done, self.transport.name)
 
-    def call_surely(self, verb: str, arguments: dict[str, Any], progress: Progress, reconnect: Reconnect) -> Any:
-        """Like `call`, but a result that was written on the device is fetched over a new connection when the link is lost."""
+    def call_surely(
+        self, verb: str, arguments: dict[str, Any], progress: Progress, reconnect: Reconnect, longer: float = 0.0
+    ) -> tuple[str, Any]:
+        """The job's id and its result, which is fetched over a new connection when the link is lost.
+
+        The device keeps the result until `forget` is called for the job.
+        """
         job = new_job()
         try:
-            result = self.call(verb, arguments, progress, job)
+            return job, self.call(verb, arguments, progress, job, longer)
         except TransientDeviceError as lost:
             progress("the link was lost: connecting again for the result")
-            result = self._fetch(job, lost, reconnect)
-        self.call("collect", {"forget": [job]})
-        return result
+            return job, self._fetch(job, lost, reconnect)
+
+    def forget(self, jobs: list[str]) -> None:
+        """The host has the results of these jobs: the device need not keep them."""
+        self.call("collect", {"forget": jobs})
 
     def _fetch(self, job: str, lost: TransientDeviceError, reconnect: Reconnect) -> Any:
         end = time.monotonic() + reconnect.seconds
@@ -70,13 +85,14 @@ class AgentSession:
             try:
                 self.transport.close()
                 self.transport = reconnect.open()
-                return self.call("collect", {"job": job})["result"]
+                return part(self.call("collect", {"job": job}), "result", dict, self.transport.name)
             except TransientDeviceError:
                 time.sleep(reconnect.pause)
             except DeviceError as error:
                 if error.code != "no-result":
                     raise
                 time.sleep(reconnect.pause)
+        lost.fix = "when the device is back: edgepack results collect DEVICE fetches what it has measured"
         raise lost
 
     def _ensure_agent(self) -> str:
@@ -118,38 +134,3 @@ class Reconnect:
 def new_job() -> str:
     """A fresh job id."""
     return uuid.uuid4().hex
-
-
-class _Answer:
-    """Reads the agent's lines. The device is not trusted: what is no line of the protocol is an error, kept short."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._last: dict[str, Any] | None = None
-
-    def line(self, raw: bytes) -> None:
-        if len(raw) > _MAX_LINE:
-            raise DeviceError(f"the device sent a line of {len(raw)} bytes", expected=f"at most {_MAX_LINE}")
-        try:
-            document = json.loads(raw)
-        except ValueError as error:
-            raise DeviceError(f"the device sent what is not the agent's protocol: {raw[:200]!r}") from error
-        kind = document.get("type") if isinstance(document, dict) else None
-        if kind == "progress":
-            self._progress(str(document.get("message", ""))[:200])
-        elif kind in ("result", "error"):
-            self._last = document
-        elif kind != "heartbeat":
-            raise DeviceError(f"the device sent an unknown line: {raw[:200]!r}", code="protocol")
-
-    def value(self, done: Completed, device: str) -> Any:
-        if self._last is None:
-            talk = done.stderr.decode("utf-8", "replace").strip()[-2000:]
-            raise DeviceError(
-                f"the agent ended without an answer (status {done.status})", where=f"{device}: {talk}", code="no-answer"
-            )
-        if self._last["type"] == "error":
-            error: EdgepackError = from_wire(self._last.get("error"))
-            error.where = f"{device}: {error.where}" if error.where else device
-            raise error
-        return self._last["result"]

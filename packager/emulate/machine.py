@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Optional
 
 from agent.contract import codec
 from agent.contract.errors import DeviceError, TransientDeviceError, UsageError, unknown_name
-from agent.contract.finding import INFO, Finding
+from agent.contract.finding import INFO, WARNING, Finding
 from packager.emulate import qemu
 from packager.emulate.image import DISK, INITRD, KERNEL, Image
 from packager.emulate.kernel import MACHINE_FOLDER, Entry, cpio
@@ -30,6 +29,7 @@ _NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?$")  # it becomes the ma
 _CHUNK = 1 << 20
 _CONSOLE_LINES = 15
 _PORT_TRIES = 5
+_LISTENING = "Server listening on 0.0.0.0"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,12 +177,17 @@ def stop(name: str, *, home: Path | None = None, power_cut: bool = False) -> Mac
     """
     machine = find(name, home)
     process = machine.state.process
+    findings: tuple[Finding, ...] = ()
     if process is not None and machine.running:
         if not power_cut:
-            with contextlib.suppress(DeviceError):  # a machine that hangs is stopped all the same
+            try:
                 run([*machine.ssh_command("root"), "sync"], what="writing out the disk", deadline=30.0)
+            except DeviceError as error:  # a machine that hangs is stopped all the same
+                message = f"{name} was stopped without writing out its disk: {error.what}"
+                findings = (Finding("not-synced", WARNING, message, "what was written last may be lost"),)
         end(process, str(machine.folder), kill=power_cut)
-    return _write(machine, dataclasses.replace(machine.state, process=None))
+    machine = _write(machine, dataclasses.replace(machine.state, process=None))
+    return dataclasses.replace(machine, findings=findings)
 
 
 def remove(name: str, *, home: Path | None = None) -> None:
@@ -265,19 +270,27 @@ def _doubts(hardware: qemu.Hardware) -> list[Finding]:
 
 
 def _await_banner(machine: Machine, deadline: float) -> None:
-    """Waits for sshd's greeting: the forwarded port itself accepts at once, whatever is behind it."""
+    """Waits until sshd says on the console that it listens, then for its greeting.
+
+    Not by knocking from the start: qemu's forwarded port accepts at once and keeps what it accepted, and all those connections
+    would then reach the machine later, in the middle of a measurement.
+    """
     while machine.running:
         if time.monotonic() > deadline:
             raise _not_up(machine, "its sshd did not answer in time")
-        try:
-            with socket.create_connection(("127.0.0.1", machine.state.port), 2) as link:
-                link.settimeout(5)
-                if link.recv(4) == b"SSH-":
-                    return
-        except OSError:  # refused, reset, or silent: not up yet
-            pass
+        if _LISTENING in machine.console(lines=1000) and _greets(machine.state.port):
+            return
         time.sleep(0.1)
     raise _not_up(machine, "its process ended")
+
+
+def _greets(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), 2) as link:
+            link.settimeout(20)
+            return link.recv(4) == b"SSH-"
+    except OSError:  # refused, reset, or silent: not up yet
+        return False
 
 
 def _not_up(machine: Machine, why: str) -> DeviceError:

@@ -24,7 +24,7 @@ SETTINGS = "/etc/edgedev"  # host key, authorised keys: put there at each start
 # Documentation and translations: half of the small files, of no use on a device.
 _LEFT_OUT = ("doc", "man", "locale", "info", "lintian", "bug")
 
-# LoginGraceTime 0: under instruction counting an idle guest's clock jumps to its next timer, so timeouts fire at once.
+# LoginGraceTime 0: the guest's clock and the host's run apart, so no deadline inside may end a login.
 # MaxStartups: parallel tests open many connections.
 _SSHD = f"""Port 22
 HostKey {SETTINGS}/host_key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
-from packager.shapes import check_shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,65 +30,53 @@ class Torch:
 
     def open(self, model: str, options: Mapping[str, Any]) -> Artifact:
         """The artifact's digest covers the file and every weight. Raises UsageError or ConvertError."""
-        halves = torch_models.split_factory(model)
-        if halves is None:
-            raise UsageError(f"not a factory: {model!r}", expected="file.py:factory or package.module:factory")
-        module, examples, findings = torch_models.call_factory(*halves)
-        shapes = options.get("shapes", {})
-        if examples is None:
-            examples = torch_models.make_examples(module, shapes)
-        names = torch_models.input_names(module, len(examples))
-        inputs = torch_models.specs_of(names, examples)
-        check_shapes(shapes, inputs, may_free=True)
-        tensors = _outputs(module, examples, model)
+        made = torch_models.call_factory(model)
+        examples = torch_models.examples_for(made, options.get("shapes", {}))
+        inputs = torch_models.specs_of(torch_models.input_names(made.module, len(examples)), examples)
+        tensors = _outputs(made.module, examples, model)
         outputs = torch_models.specs_of(
             torch_models.output_names(len(tensors), options.get("output_names", ())), tensors
         )
-        path = Path(halves[0]) if halves[0].endswith(".py") else _module_file(halves[0])
+        torch_models.remember(dataclasses.replace(made, examples=examples if made.examples is not None else None))
+        place = model.rpartition(":")[0]
+        path = Path(place) if place.endswith(".py") else _module_file(place)
         return Artifact(
             format=self.format,
             path=path,
-            digest=_digest(path, module),
+            digest=_digest(path, made.module),
             inputs=inputs,
             outputs=outputs,
-            findings=tuple(findings),
+            findings=made.findings,
             entry=model,
-            weights_bytes=sum(value.nbytes for value in module.state_dict().values() if hasattr(value, "nbytes")),
+            quantized=torch_models.is_quantized(made.module),
+            weights_bytes=sum(value.nbytes for value in made.module.state_dict().values() if hasattr(value, "nbytes")),
         )
 
     def example(self, artifact: Artifact) -> dict[str, np.ndarray[Any, Any]] | None:
         """The factory's example inputs."""
-        _, examples, _ = torch_models.call_factory(*_halves(artifact))
+        examples = torch_models.recall(artifact.entry).examples
         if examples is None:
             return None
         return {spec.name: tensor.numpy() for spec, tensor in zip(artifact.inputs, examples, strict=True)}
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """The module's own outputs."""
-        module, _, _ = torch_models.call_factory(*_halves(artifact))
         return torch_models.run_module(
-            module, batches, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs]
+            torch_models.recall(artifact.entry).module,
+            batches,
+            [spec.name for spec in artifact.inputs],
+            [spec.name for spec in artifact.outputs],
         )
 
 
-def _halves(artifact: Artifact) -> tuple[str, str]:
-    halves = torch_models.split_factory(artifact.entry)
-    if halves is None:
-        raise UsageError(f"not a factory: {artifact.entry!r}")
-    return halves
-
-
 def _outputs(module: Any, examples: tuple[Any, ...], where: str) -> list[Any]:
-    torch = torch_models.need_torch()
     try:
-        with torch.no_grad():
-            return torch_models.flatten_outputs(module(*examples))
-    except ConvertError:
-        raise
-    except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in examples)
+        return torch_models.run_once(module, examples)
+    except ConvertError as error:
+        if error.code != "run-failed":
+            raise
         raise UsageError(
-            f"the module does not run on its example inputs ({shapes}): {error}", where=where, code="run-failed"
+            f"{error.what} (on its example inputs)", where=f"{where}, {error.where}", code=error.code
         ) from error
 
 
@@ -102,10 +90,13 @@ def _module_file(name: str) -> Path:
 
 
 def _digest(path: Path, module: Any) -> str:
+    torch = torch_models.need_torch()
     total = hashlib.sha256(digest_files([path]).encode())
     for key, value in sorted(module.state_dict().items()):
-        if hasattr(value, "detach"):
-            array = value.detach().cpu().contiguous()
-            total.update(f"{key}{array.dtype}{tuple(array.shape)}".encode())
-            total.update(bytes(array.untyped_storage()) if array.numel() else b"")
+        if not hasattr(value, "detach"):
+            continue
+        array = value.detach().cpu()
+        array = (array.dequantize() if array.is_quantized else array).contiguous()
+        total.update(f"{key}{array.dtype}{tuple(array.shape)}".encode())
+        total.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

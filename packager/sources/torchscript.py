@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.contract.errors import UsageError
+from agent.contract.errors import ConvertError, UsageError, unknown_name
 from agent.contract.manifest import TensorSpec
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
+from packager.shapes import Shape, show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,12 +46,19 @@ class Torchscript:
                 fix=" ".join(f"--shape {name}=1x3x224x224" for name in missing),
                 code="no-example",
             )
-        inputs = tuple(TensorSpec(name, "float32", list(shapes[name])) for name in names)
-        tensors = self._try(module, inputs, path)
+        check_names(shapes, names)
+        inputs, tensors = _try(module, {name: shapes[name] for name in names}, path)
         outputs = torch_models.specs_of(
             torch_models.output_names(len(tensors), options.get("output_names", ())), tensors
         )
-        return Artifact(format=self.format, path=path, digest=digest_files([path]), inputs=inputs, outputs=outputs)
+        return Artifact(
+            format=self.format,
+            path=path,
+            digest=digest_files([path]),
+            inputs=inputs,
+            outputs=outputs,
+            quantized="quantized::" in str(module.inlined_graph),
+        )
 
     def example(self, artifact: Artifact) -> dict[str, np.ndarray[Any, Any]] | None:
         """TorchScript brings none."""
@@ -66,17 +74,43 @@ class Torchscript:
             [spec.name for spec in artifact.outputs],
         )
 
-    @staticmethod
-    def _try(module: Any, inputs: Sequence[TensorSpec], path: Path) -> list[Any]:
-        torch = torch_models.need_torch()
-        feeds = [torch.zeros([size if isinstance(size, int) else 1 for size in spec.shape]) for spec in inputs]
+
+def _try(module: Any, shapes: Mapping[str, Shape], path: Path) -> tuple[tuple[TensorSpec, ...], list[Any]]:
+    """Runs the script, on floats first, then on integers: it does not say which it takes."""
+    first: ConvertError | None = None
+    for dtype in ("float32", "int64"):
+        inputs = tuple(TensorSpec(name, dtype, list(shape)) for name, shape in shapes.items())
         try:
-            with torch.no_grad():
-                return torch_models.flatten_outputs(module(*feeds))
-        except (RuntimeError, ValueError) as error:
-            raise UsageError(
-                f"the module does not run on these shapes: {str(error)[-600:]}", where=str(path), code="run-failed"
-            ) from error
+            return inputs, torch_models.run_once(module, sample(inputs))
+        except ConvertError as error:
+            first = first or error
+    shown = ", ".join(f"{name}={show(shape)}" for name, shape in shapes.items())
+    told = first.what if first else ""
+    raise UsageError(
+        f"the script does not run on {shown}: {told}",
+        where=str(path),
+        expected="shapes that its layers allow",
+        code="run-failed",
+    ) from first
+
+
+def sample(inputs: Sequence[TensorSpec]) -> tuple[Any, ...]:
+    """Inputs to run or trace a script with: standard normal floats, or zeros, which every table of tokens has."""
+    torch = torch_models.need_torch()
+    generator = torch.Generator().manual_seed(torch_models.SEED)
+    tensors = []
+    for spec in inputs:
+        sizes = [size if isinstance(size, int) else 1 for size in spec.shape]
+        floats = spec.dtype == "float32"
+        tensors.append(torch.randn(sizes, generator=generator) if floats else torch.zeros(sizes, dtype=torch.int64))
+    return tuple(tensors)
+
+
+def check_names(shapes: Mapping[str, Shape], names: Sequence[str]) -> None:
+    """Raises UsageError for a shape that names no input."""
+    for name in shapes:
+        if name not in names:
+            raise unknown_name("input", name, names, fix="--shape takes the script's own input names")
 
 
 def load_script(path: Path) -> Any:

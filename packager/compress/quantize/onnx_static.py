@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, Finding
-from packager.onnx_model import all_nodes, external_files, load_model
+from packager.onnx_model import all_nodes, external_files, load_model, told
 
 if TYPE_CHECKING:
     from packager.calibration import CalibrationData
@@ -49,7 +49,7 @@ def quantize_static(
             fix="use --recipe fp32 or fp16",
             code="nothing-to-quantise",
         )
-    progress(f"calibrating on {len(calibration)} samples")
+    progress(f"calibrating on {calibration.samples} samples")
     types = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
     try:
         with quiet():
@@ -103,7 +103,7 @@ def _prepare(source: Path, prepared: Path, *, large: bool) -> list[Finding]:
     except Exception as error:  # noqa: BLE001 - the optimiser may fail in any way; the plain graph is the known way out
         with quiet():
             quant_pre_process(str(source), str(prepared), skip_optimization=True, **options)
-        text = f"onnxruntime's optimiser broke the graph before quantisation ({str(error)[:200]}): quantised without it"
+        text = f"onnxruntime's optimiser broke the graph before quantisation ({told(error, 200)}): quantised without it"
         return [Finding("unoptimised", INFO, text, "")]
     return []
 

@@ -1,0 +1,54 @@
+"""Brings a device with nothing but python3 and sshd what it needs: numpy and runtimes, in edgepack's own folder there."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import unknown_name
+from packager import wheels
+from packager.artifact import digest_files
+
+if TYPE_CHECKING:
+    from packager.device.device import Device
+
+# runtime -> the packages that bring it (numpy is named: not every runtime asks pip for it)
+PACKAGES = {
+    "onnxruntime": ("numpy", "onnxruntime"),
+    "tflite": ("numpy", "ai-edge-litert"),
+    "executorch": ("numpy", "executorch"),
+}
+
+
+def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dict[str, Any]:
+    """Resolves and downloads here, pushes, unpacks there. No root, no pip and no network on the device.
+
+    Returns the device, the wheels' names, the bytes sent and the folder. Raises DeviceError where no wheels exist.
+    """
+    for name in runtimes:
+        if name not in PACKAGES:
+            raise unknown_name("runtime to provision", name, PACKAGES)
+    facts = device.doctor().facts
+    packages = list(dict.fromkeys(package for name in runtimes for package in PACKAGES[name]))
+    glibc = facts.libc.removeprefix("glibc-") if facts.libc.startswith("glibc-") else ""
+    with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as scratch:
+        device.progress(f"downloading {', '.join(packages)} for {facts.machine}, Python {facts.python}, glibc {glibc}")
+        found = wheels.download(Path(scratch), packages, facts.machine, facts.python, glibc)
+        total = sum(path.stat().st_size for path in found)
+        sent: list[dict[str, str]] = []
+        root = facts.root
+        for path in found:
+            device.progress(f"sending {path.name} ({path.stat().st_size / 1e6:.1f} MB)")
+            device.session.transport.put(path, f"{root}/incoming/{path.name}")
+            sent.append({"file": path.name, "sha256": digest_files([path])})
+        key = hashlib.sha256("".join(sorted(one["sha256"] for one in sent)).encode()).hexdigest()[:32]
+        done = device.session.call("provision", {"key": key, "wheels": sent}, device.progress)
+    return {
+        "device": device.address,
+        "wheels": [path.name for path in found],
+        "bytes_sent": total,
+        "folder": done["folder"],
+    }
