@@ -20,8 +20,6 @@ class TfliteFromTorch:
 
     def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
         """Raises ConvertError."""
-        halves = torch_models.split_factory(artifact.entry) or ("", "")
-        module, examples, _ = torch_models.call_factory(*halves)
-        if examples is None:
-            examples = torch_models.make_examples(module, options.get("shapes", {}))
-        return export_tflite(module, examples, artifact, options, workdir)
+        made = torch_models.recall(artifact.entry)
+        examples = torch_models.examples_for(made, options.get("shapes", {}))
+        return export_tflite(made.module, examples, artifact, options, workdir)

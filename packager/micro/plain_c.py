@@ -2,61 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
 from agent.contract.errors import ConvertError
 from packager.micro.fixed_point import half_away, mean_multiplier, quantize_multiplier, softmax_scale
+from packager.micro.plain_writer import Writer, plan_memory
 from packager.tflite_graph import label, same_padding
-from packager.tflite_model import constant, operator_name, scale_of, schema, type_name
+from packager.tflite_model import constant, operator_name, schema
 
 _RANK = 4
-_PER_LINE = 24
-
-
-@dataclasses.dataclass
-class _Writer:
-    """What is being written: `data` are constants, `calls` the body of the inference."""
-
-    model: Any
-    data: list[str] = dataclasses.field(default_factory=list)
-    calls: list[str] = dataclasses.field(default_factory=list)
-    place: dict[int, str] = dataclasses.field(default_factory=dict)
-    weights_bytes: int = 0
-
-    @property
-    def graph(self) -> Any:
-        return self.model.subgraphs[0]
-
-    def tensor(self, index: int) -> Any:
-        return self.graph.tensors[index]
-
-    def shape(self, index: int) -> list[int]:
-        shape = self.tensor(index).shape
-        return [] if shape is None else [int(size) for size in shape]
-
-    def size(self, index: int) -> int:
-        total = 1
-        for one in self.shape(index):
-            total *= one
-        return total
-
-    def scale(self, index: int) -> tuple[float, int]:
-        found = scale_of(self.tensor(index))
-        if found is None or type_name(self.tensor(index)) != "INT8":
-            raise ConvertError(
-                f"a tensor of the type {type_name(self.tensor(index))}", expected="int8", code="not-plain-c"
-            )
-        return found
-
-    def array(self, name: str, kind: str, values: Any) -> str:
-        numbers = [str(int(value)) for value in values.ravel()]
-        lines = [", ".join(numbers[i : i + _PER_LINE]) for i in range(0, len(numbers), _PER_LINE)]
-        self.data.append(f"static const {kind} {name}[{len(numbers)}] = {{\n    " + ",\n    ".join(lines) + ",\n};")
-        self.weights_bytes += values.size * {"int8_t": 1, "int32_t": 4}[kind]
-        return name
 
 
 def can_write(model: Any) -> str:
@@ -77,8 +33,8 @@ def write_plain_c(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
     why = can_write(model)
     if why:
         raise ConvertError(f"the model cannot become plain C: {why}", code="not-plain-c")
-    writer = _Writer(model)
-    arena = _plan(writer)
+    writer = Writer(model)
+    arena = plan_memory(writer)
     for number, op in enumerate(writer.graph.operators):
         try:
             _RULES[operator_name(model, op)](writer, op, f"op{number}")
@@ -94,40 +50,7 @@ def write_plain_c(model: Any) -> tuple[dict[str, bytes], dict[str, Any]]:
     return contents, {"arena_bytes": arena, "constant_bytes": writer.weights_bytes}
 
 
-def _plan(writer: _Writer) -> int:
-    """Gives every computed tensor a place in one buffer, tensors that never live together sharing it; its bytes.
-
-    Largest first, each at the lowest place that is free during its life. A RESHAPE's output is its input's place.
-    """
-    graph = writer.graph
-    alias: dict[int, int] = {}
-    for op in graph.operators:
-        if operator_name(writer.model, op) in ("RESHAPE", "SQUEEZE", "EXPAND_DIMS"):
-            alias[int(op.outputs[0])] = alias.get(int(op.inputs[0]), int(op.inputs[0]))
-    life: dict[int, list[int]] = {}
-    start, end = int(graph.inputs[0]), int(graph.outputs[0])
-    life[start] = [0, 0]
-    for number, op in enumerate(graph.operators):
-        for index in [*op.inputs, *op.outputs]:
-            root = alias.get(int(index), int(index))
-            if index >= 0 and constant(writer.model, writer.tensor(root)) is None:
-                life.setdefault(root, [number, number])[1] = number
-    life[alias.get(end, end)][1] = len(graph.operators)
-    placed: list[tuple[int, int, int]] = []
-    for root in sorted(life, key=lambda one: (-writer.size(one), one)):
-        size, offset = (writer.size(root) + 3) // 4 * 4, 0
-        for other, low, high in sorted(placed, key=lambda entry: entry[1]):
-            together = life[other][0] <= life[root][1] and life[root][0] <= life[other][1]
-            if together and offset < high and low < offset + size:
-                offset = high
-        placed.append((root, offset, offset + size))
-        writer.place[root] = f"arena + {offset}"
-    for index, root in alias.items():
-        writer.place[index] = writer.place[root]
-    return max(high for _, _, high in placed)
-
-
-def _source(writer: _Writer, arena: int) -> str:
+def _source(writer: Writer, arena: int) -> str:
     graph = writer.graph
     body = "\n".join(f"    {call}" for call in writer.calls)
     constants = "\n".join(writer.data)
@@ -156,7 +79,7 @@ void model_run(void)
 """
 
 
-def _header(writer: _Writer, arena: int) -> str:
+def _header(writer: Writer, arena: int) -> str:
     graph = writer.graph
     start, end = int(graph.inputs[0]), int(graph.outputs[0])
     lines = []
@@ -185,7 +108,7 @@ const int8_t *model_output(void);  /* MODEL_OUTPUT_SIZE values, until the next m
 """
 
 
-def _activation(writer: _Writer, index: int, kind: int) -> tuple[int, int]:
+def _activation(writer: Writer, index: int, kind: int) -> tuple[int, int]:
     """The integer range of a fused activation."""
     import numpy as np
 
@@ -208,7 +131,7 @@ def _activation(writer: _Writer, index: int, kind: int) -> tuple[int, int]:
     return at(bounds[kind][0], -128), at(bounds[kind][1], 127)
 
 
-def _multipliers(writer: _Writer, op: Any, name: str, *, dense: bool) -> tuple[str, str, int]:
+def _multipliers(writer: Writer, op: Any, name: str, *, dense: bool) -> tuple[str, str, int]:
     """Writes weights' multipliers and shifts; their arrays and whether there is one for each channel."""
     import numpy as np
 
@@ -228,7 +151,7 @@ def _multipliers(writer: _Writer, op: Any, name: str, *, dense: bool) -> tuple[s
     return multiplier, shift, int(len(found) > 1)
 
 
-def _weights(writer: _Writer, op: Any, name: str) -> tuple[str, str]:
+def _weights(writer: Writer, op: Any, name: str) -> tuple[str, str]:
     values = constant(writer.model, writer.tensor(int(op.inputs[1])))
     if values is None or values.dtype != "int8":
         raise ConvertError("weights that are not int8 constants", code="not-plain-c")
@@ -240,7 +163,7 @@ def _weights(writer: _Writer, op: Any, name: str) -> tuple[str, str]:
     return weights, "0"
 
 
-def _window(writer: _Writer, op: Any, name: str, kernel: Sequence[int], dilation: Sequence[int]) -> str:
+def _window(writer: Writer, op: Any, name: str, kernel: Sequence[int], dilation: Sequence[int]) -> str:
     source, target = int(op.inputs[0]), int(op.outputs[0])
     _, in_h, in_w, in_c = _map(writer, source)
     _, out_h, out_w, out_c = _map(writer, target)
@@ -255,18 +178,18 @@ def _window(writer: _Writer, op: Any, name: str, kernel: Sequence[int], dilation
     return f"&{name}_window"
 
 
-def _map(writer: _Writer, index: int) -> list[int]:
+def _map(writer: Writer, index: int) -> list[int]:
     shape = writer.shape(index)
     if len(shape) != _RANK or shape[0] != 1:
         raise ConvertError(f"a map of the shape {shape}", expected="[1, height, width, channels]", code="not-plain-c")
     return shape
 
 
-def _ends(writer: _Writer, op: Any) -> tuple[str, str]:
+def _ends(writer: Writer, op: Any) -> tuple[str, str]:
     return writer.place[int(op.inputs[0])], writer.place[int(op.outputs[0])]
 
 
-def _conv(writer: _Writer, op: Any, name: str) -> None:
+def _conv(writer: Writer, op: Any, name: str) -> None:
     options = op.builtinOptions
     kernel = writer.shape(int(op.inputs[1]))
     if kernel[3] != _map(writer, int(op.inputs[0]))[3]:
@@ -275,21 +198,21 @@ def _conv(writer: _Writer, op: Any, name: str) -> None:
     _windowed(writer, op, name, "ep_conv", window)
 
 
-def _depthwise(writer: _Writer, op: Any, name: str) -> None:
+def _depthwise(writer: Writer, op: Any, name: str) -> None:
     options = op.builtinOptions
     kernel = writer.shape(int(op.inputs[1]))
     window = _window(writer, op, name, kernel[1:3], (options.dilationHFactor, options.dilationWFactor))
     _windowed(writer, op, name, "ep_depthwise", window)
 
 
-def _windowed(writer: _Writer, op: Any, name: str, kernel: str, window: str) -> None:
+def _windowed(writer: Writer, op: Any, name: str, kernel: str, window: str) -> None:
     weights, bias = _weights(writer, op, name)
     multiplier, shift, _ = _multipliers(writer, op, name, dense=False)
     source, target = _ends(writer, op)
     writer.calls.append(f"{kernel}({window}, {source}, {weights}, {bias}, {multiplier}, {shift}, {target});")
 
 
-def _pool(writer: _Writer, op: Any, name: str) -> None:
+def _pool(writer: Writer, op: Any, name: str) -> None:
     options = op.builtinOptions
     window = _window(writer, op, name, (options.filterHeight, options.filterWidth), (1, 1))
     average = int(operator_name(writer.model, op) == "AVERAGE_POOL_2D")
@@ -297,7 +220,7 @@ def _pool(writer: _Writer, op: Any, name: str) -> None:
     writer.calls.append(f"ep_pool({window}, {average}, {source}, {target});")
 
 
-def _dense(writer: _Writer, op: Any, name: str) -> None:
+def _dense(writer: Writer, op: Any, name: str) -> None:
     weights, bias = _weights(writer, op, name)
     multiplier, shift, per_channel = _multipliers(writer, op, name, dense=True)
     m, n = writer.shape(int(op.inputs[1]))
@@ -311,7 +234,7 @@ def _dense(writer: _Writer, op: Any, name: str) -> None:
         )
 
 
-def _add(writer: _Writer, op: Any, name: str) -> None:
+def _add(writer: Writer, op: Any, name: str) -> None:
     import numpy as np
 
     left, right, target = int(op.inputs[0]), int(op.inputs[1]), int(op.outputs[0])
@@ -335,7 +258,7 @@ def _add(writer: _Writer, op: Any, name: str) -> None:
     )
 
 
-def _mean(writer: _Writer, op: Any, name: str) -> None:
+def _mean(writer: Writer, op: Any, name: str) -> None:
     del name
     source, target = int(op.inputs[0]), int(op.outputs[0])
     _, height, width, channels = _map(writer, source)
@@ -348,11 +271,11 @@ def _mean(writer: _Writer, op: Any, name: str) -> None:
     writer.calls.append(f"ep_mean({places}, {zero_in}, {multiplier}, {shift}, {zero_out}, {writer.place[target]});")
 
 
-def _reshape(writer: _Writer, op: Any, name: str) -> None:
+def _reshape(writer: Writer, op: Any, name: str) -> None:
     del writer, op, name  # the same bytes in the same place
 
 
-def _rescale(writer: _Writer, op: Any, name: str) -> None:
+def _rescale(writer: Writer, op: Any, name: str) -> None:
     """RELU, RELU6 and QUANTIZE between two int8 tensors."""
     del name
     source, target = int(op.inputs[0]), int(op.outputs[0])
@@ -365,7 +288,7 @@ def _rescale(writer: _Writer, op: Any, name: str) -> None:
     writer.calls.append(f"ep_rescale({writer.place[source]}, {values}, {writer.place[target]});")
 
 
-def _pad(writer: _Writer, op: Any, name: str) -> None:
+def _pad(writer: Writer, op: Any, name: str) -> None:
     del name
     source, target = int(op.inputs[0]), int(op.outputs[0])
     _, height, width, channels = _map(writer, source)
@@ -380,7 +303,7 @@ def _pad(writer: _Writer, op: Any, name: str) -> None:
     writer.calls.append(f"ep_pad({writer.place[source]}, {size}, {sides}, {value}, {writer.place[target]});")
 
 
-def _softmax(writer: _Writer, op: Any, name: str) -> None:
+def _softmax(writer: Writer, op: Any, name: str) -> None:
     del name
     source, target = int(op.inputs[0]), int(op.outputs[0])
     multiplier, shift, least = softmax_scale(float(op.builtinOptions.beta), writer.scale(source)[0])
@@ -389,7 +312,7 @@ def _softmax(writer: _Writer, op: Any, name: str) -> None:
     writer.calls.append(f"ep_softmax({writer.place[source]}, {values}, {writer.place[target]});")
 
 
-_RULES: dict[str, Callable[[_Writer, Any, str], None]] = {
+_RULES: dict[str, Callable[[Writer, Any, str], None]] = {
     "CONV_2D": _conv,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _dense,
