@@ -207,6 +207,7 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
         "shapes": shapes,
         "free_dims": {name: axes for name, axes in free.items() if axes},
         "layout": prepared.request.layout,
+        "progress": prepared.job.progress,
     }
 
 
