@@ -40,7 +40,9 @@ class TfliteFromOnnx:
         layout = str(options.get("layout", ""))
         folder = workdir / "onnx2tf"
         folder.mkdir()
-        save_model(fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {}))), folder / "model.onnx")
+        save_model(
+            fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {}))), folder / "model.onnx"
+        )
         last = [] if layout in ("nchw", "keep") else [spec.name for spec in artifact.inputs if spec.layout == "nchw"]
         keep = [spec.name for spec in artifact.inputs if spec.name not in last and len(spec.shape) > 2]  # noqa: PLR2004
         installed = toolchain.install(_TOOL, options.get("progress", lambda _: None))
@@ -75,10 +77,9 @@ def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> di
 def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path) -> Artifact:
     model = parse_model(raw, "onnx2tf's result")
     graph = model.subgraphs[0]
-    inputs, layouts_in = _ordered(model_inputs(model), artifact.inputs, graph, "inputs")
-    outputs, layouts_out = _ordered(model_outputs(model), artifact.outputs, graph, "outputs")
+    layouts_in = _ordered(model_inputs(model), artifact.inputs, graph, "inputs")
+    layouts_out = _ordered(model_outputs(model), artifact.outputs, graph, "outputs")
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
-    del inputs, outputs
     path = workdir / "converted.tflite"
     path.write_bytes(to_bytes(model))
     digest = digest_files([path])
@@ -102,9 +103,7 @@ def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path) 
     )
 
 
-def _ordered(
-    found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str
-) -> tuple[list[TensorSpec], list[str]]:
+def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str) -> list[str]:
     """Puts the graph's inputs or outputs into the original's order; the layout that each has come to ("" for its own)."""
     if len(found) != len(wanted):
         raise ConvertError(
@@ -115,8 +114,7 @@ def _ordered(
     if sorted(places) != list(range(len(found))):
         places = list(range(len(found)))
     setattr(graph, side, [int(getattr(graph, side)[place]) for place in places])
-    specs = [found[place] for place in places]
-    return specs, [_layout(spec, before) for spec, before in zip(specs, wanted, strict=True)]
+    return [_layout(found[place], before) for place, before in zip(places, wanted, strict=True)]
 
 
 def _plain(name: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.contract.errors import ConvertError, nearest, unknown_name
+from agent.contract.errors import ConvertError, EdgepackError, nearest, unknown_name
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.tflite_graph import float_operators
 from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
@@ -50,7 +50,7 @@ def quantize_tflite(
                 ranges = _ranges(raw, quantizer.get_quantization_recipe(), feeds or [])
             progress("quantising")
             made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
-    except (ConvertError, KeyboardInterrupt):
+    except EdgepackError:
         raise
     except Exception as error:
         # The quantiser raises value, key, index and runtime errors alike.
