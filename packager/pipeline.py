@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from packager.protocols import Terms
 
 _RANK = 4
+_ENDINGS = (".onnx", ".tflite", ".keras", ".h5", ".pt2", ".py")
 _CHANNELS = (1, 3, 4)
 
 
@@ -150,7 +151,7 @@ def find_source(model: str) -> SourceFormat:
     raise UsageError(
         what,
         where=model,
-        expected="model.onnx, model.tflite, model.keras, model.h5, model.pt2, a TorchScript .pt, file.py:factory or package.module:factory",
+        expected="model.onnx, .tflite, .keras, .h5, .pt2, a TorchScript .pt, file.py:factory or package.module:factory",
         code="no-model" if not path.exists() else "unknown-format",
     )
 
@@ -163,7 +164,7 @@ def output_path(request: Request, profile: Profile) -> Path:
 def model_name(model: str) -> str:
     """The model's name: its file's stem, or the factory's file."""
     place = model.rpartition(":")[0] if registry.source("torch").accepts(model) else model
-    stem = Path(place).stem if "/" in place or place.endswith((".onnx", ".tflite", ".keras", ".h5", ".pt2", ".py")) else Path(place).name
+    stem = Path(place).stem if "/" in place or place.endswith(_ENDINGS) else Path(place).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
 
 

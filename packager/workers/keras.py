@@ -42,13 +42,13 @@ def _load(path: str) -> tuple[Any, list[Any], list[Any]]:
     model = _keras_model(path)
     names = [tensor.name.partition(":")[0] for tensor in model.inputs]
     outs = _output_names(model)
-    inputs = [(name, _dtype(t), t.shape) for name, t in zip(names, model.inputs)]
-    outputs = [(name, _dtype(t), t.shape) for name, t in zip(outs, model.outputs)]
+    inputs = [(name, _dtype(t), t.shape) for name, t in zip(names, model.inputs, strict=True)]
+    outputs = [(name, _dtype(t), t.shape) for name, t in zip(outs, model.outputs, strict=True)]
 
     def call_model(feed: dict[str, Any]) -> dict[str, Any]:
         result = model([feed[name] for name in names] if len(names) > 1 else feed[names[0]], training=False)
         values = list(result.values()) if isinstance(result, dict) else result
-        return dict(zip(outs, values if isinstance(values, (list, tuple)) else [values]))
+        return dict(zip(outs, values if isinstance(values, (list, tuple)) else [values], strict=True))
 
     return call_model, inputs, outputs
 
@@ -58,7 +58,7 @@ def _keras_model(path: str) -> Any:
 
     try:
         return tf.keras.models.load_model(path, compile=False)
-    except Exception:
+    except Exception:  # noqa: BLE001 - Keras raises whatever its layers' constructors raise
         # HDF5 files of Keras 2 may hold what Keras 3 does not read.
         import tf_keras
 
@@ -115,8 +115,8 @@ def _convert(task: dict[str, Any]) -> dict[str, Any]:
         for place, (name, dtype, _) in enumerate(inputs)
     }
 
-    def serve(*values: Any) -> list[Any]:
-        result = call(dict(zip(specs, values)))
+    def serve(*values: Any) -> dict[str, Any]:
+        result = call(dict(zip(specs, values, strict=True)))
         return {f"output_{place}": result[name] for place, (name, _, _) in enumerate(outputs)}
 
     function = tf.function(serve, input_signature=list(specs.values())).get_concrete_function()
