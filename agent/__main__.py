@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-import traceback
 from typing import Any, List
 
 import agent.verbs
-from agent import site
 from agent.contract import codec
 from agent.contract.errors import DeviceError, EdgepackError, unknown_name
 from agent.contract.job import Job
@@ -34,6 +32,8 @@ def main() -> int:
         wire.error(DeviceError("the device ran out of memory", code="out-of-memory"))
         return DeviceError.exit_code
     except Exception as error:  # noqa: BLE001 - the last line of defence: told to the host in full, as our bug
+        import traceback
+
         text = "".join(traceback.format_exception(type(error), error, error.__traceback__)[-6:])
         wire.error(
             EdgepackError("the agent failed: %r" % error, where=text, fix="please report this", code="agent-bug")
@@ -47,6 +47,8 @@ def _serve(wire: Wire) -> int:
         _check_verb(sys.argv[1])
     job = codec.decode(Job, read_document())
     _check_verb(job.verb)
+    from agent import site  # not above: the measuring process passes here, too, and must stay small
+
     site.enable(job.root)
     watch_for_cancel()
     wire.heartbeats()

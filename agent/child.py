@@ -1,4 +1,7 @@
-"""The fresh process in which a model is loaded, checked and timed. It prints one result line and ends."""
+"""The fresh process in which a model is loaded, checked and timed. It prints one result line and ends.
+
+What it imports counts as the model's memory: no hashlib (OpenSSL) and no zipfile, whose work the parent has done.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,14 @@ import importlib
 import os
 import signal
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any, Dict, List
 
 from agent import remedy
-from agent.contract import archive, codec, parity
+from agent.contract import codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
-from agent.contract.manifest import Manifest, Tolerance
+from agent.contract.manifest import MANIFEST_NAME, Manifest, Tolerance, parse_manifest
 from agent.contract.report import Round
 from agent.measure import sampler
 from agent.probes import memory, reading
@@ -28,9 +30,9 @@ def main(wire: Wire) -> int:
     """Serves one task from standard input: {"task": "check" | "round", ...}."""
     baseline = memory.process_resident()
     try:
+        _die_with_parent(int(sys.argv[2]))
         task = read_document()
         sys.path[1:1] = task.pop("path", [])
-        _die_with_parent()
         wire.result(_TASKS[task.pop("task")](baseline=baseline, **task))
     except EdgepackError as error:
         wire.error(error)
@@ -45,9 +47,11 @@ def check(
     *, folder: str, options: Dict[str, Any], tolerance: Any = None, golden: bool = True, baseline: Any = None
 ) -> Dict[str, Any]:
     """Loads with profiling on, runs every golden sample, compares, and counts nodes by provider."""
+    import tempfile
+
     del baseline
     base = Path(folder)
-    manifest = archive.read_manifest_file(base)
+    manifest = _manifest(base)
     with tempfile.TemporaryDirectory(prefix="edgepack-") as scratch:
         runner = load_runner(manifest, base, {**options, "profile": scratch})
         feeds = golden_feeds(manifest, base) if golden and manifest.golden else [made_feed(manifest)]
@@ -82,7 +86,7 @@ def round_(
 ) -> Round:
     """One round: load, first inference, warm-up, samples; probes before and after."""
     base = Path(folder)
-    manifest = archive.read_manifest_file(base)
+    manifest = _manifest(base)
     before = reading.take()
     # The runtime's own import is not the model's load time.
     importlib.import_module("agent.runners." + manifest.runtime.name)
@@ -111,6 +115,14 @@ def round_(
 
 
 _TASKS: Dict[str, Any] = {"check": check, "round": round_}
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        return parse_manifest(path.read_bytes(), source=str(path))
+    except OSError as error:
+        raise IntegrityError("the unpacked bundle has no readable manifest: %s" % error, where=str(path)) from error
 
 
 def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> Any:
@@ -181,8 +193,10 @@ def load_array(folder: Path, name: str) -> Any:
         raise IntegrityError("a golden vector cannot be read: %s" % error, where=name) from error
 
 
-def _die_with_parent() -> None:
-    # A measurement must not outlive an agent that was killed.
+def _die_with_parent(parent: int) -> None:
+    # A measurement must not outlive an agent that was killed, not even one that was killed before this line.
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
         raise DeviceError("prctl failed: %s" % os.strerror(ctypes.get_errno()))
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -51,7 +51,7 @@ def _run(task: bytes, scratch: str) -> Tuple[bytes, bytes, int]:
     clear its own.
     """
     child = subprocess.Popen(
-        [sys.executable, "-I", sys.argv[0], "_child"],
+        [sys.executable, "-I", sys.argv[0], "_child", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -18,7 +18,7 @@ from agent.contract import archive
 from agent.contract.errors import IntegrityError, UsageError
 from agent.store import Store, disk_errors
 
-_KEY = re.compile(r"^[0-9a-f]{16,64}$")
+_KEY = re.compile(r"^[0-9a-f]{16,64}\Z")
 _MAX_UNPACKED = 4 << 30  # the largest set of wheels is torch's, about 1 GB
 _CHUNK = 1 << 20
 _ADDED: List[str] = []

@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, Iterator, List, Optional
 
 from agent.contract import archive, codec
 from agent.contract.errors import DeviceError, IntegrityError, UsageError
@@ -77,7 +77,7 @@ class Store:
     def install(self, package: Path, digest: str) -> Manifest:
         """Verifies the bundle file and unpacks it; nothing is visible before all of it is right and on the disk."""
         with self.locked():
-            self._sweep()
+            self._sweep(package)
             folder = self.folder(digest)
             with archive.BundleReader(package) as reader:
                 if reader.digest != digest:
@@ -163,13 +163,15 @@ class Store:
             raise UsageError("not a job id: %.100r" % job, expected="letters, digits and -")
         return self.results / (job + ".json")
 
-    def _sweep(self) -> None:
-        """Deletes what an agent that was killed left; the lock says that nobody is at work on it now."""
+    def _sweep(self, mine: Optional[Path] = None) -> None:
+        """Deletes what an agent that was killed left; the lock says that nobody is at work on it now. `mine` is kept however
+        old the clock makes it: boards without a battery wake up years ago.
+        """
         for folder in [*self.bundles.glob(".part-*"), *self.bundles.glob(".gone-*")]:
             shutil.rmtree(str(folder), ignore_errors=True)
         for path in self.incoming.iterdir():
             with contextlib.suppress(FileNotFoundError):  # its own agent deletes it when it has taken it in
-                if path.stat().st_mtime < time.time() - _STALE_SECONDS:
+                if path != mine and path.stat().st_mtime < time.time() - _STALE_SECONDS:
                     path.unlink()
 
     def _need_space(self, size: int) -> None:
@@ -211,5 +213,12 @@ def disk_errors(where: Path) -> Iterator[None]:
                 where=str(where),
                 fix="make the folder this user's, or give another: edgepack devices add NAME ADDRESS --root PATH",
                 code="permission",
+            ) from error
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ELOOP):
+            raise DeviceError(
+                "edgepack's folder on the device cannot be one: %s" % error,
+                where=str(where),
+                fix="move what is in the way, or give another folder: edgepack devices add NAME ADDRESS --root PATH",
+                code="bad-root",
             ) from error
         raise

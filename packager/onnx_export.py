@@ -15,7 +15,7 @@ from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
-from packager.onnx_model import clean, load_model, model_inputs, model_outputs, opset, save_model, told
+from packager.onnx_model import clean, load_model, model_inputs, model_outputs, move_opset, opset, save_model, told
 
 # torch 2.13: the dynamo exporter writes opset 18 at least, the TorchScript exporter 17 at most is well tested.
 _DYNAMO_OPSETS = (18, 20)
@@ -45,18 +45,19 @@ def export(
 
     try:
         model = _guarded(by_export)
-        tool = "torch.onnx (torch.export)"
+        if opset(model) > ceiling:
+            model = move_opset(model, ceiling)
     except ConvertError as refused:
         findings.append(
             Finding(
                 "torchscript-exporter",
                 INFO,
-                f"torch.export refused the module ({refused.what[:300]}): exported through TorchScript",
+                f"torch.export did not serve ({refused.what[:300]}): exported through TorchScript",
                 "compare parity; data-dependent control flow is fixed to the example inputs' path",
             )
         )
         return export_script(module, examples, artifact, options, workdir, tuple(findings), str(refused.what))
-    return _finish(model, artifact, tool, workdir, tuple(findings))
+    return _finish(model, artifact, "torch.onnx (torch.export)", workdir, tuple(findings))
 
 
 def export_program(program: Any, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:

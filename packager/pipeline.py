@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from agent.contract import codec, parity
 from agent.contract.errors import ConvertError, UsageError
@@ -78,6 +78,14 @@ class Built:
             "steps": codec.encode(manifest.steps),
             "findings": codec.encode(manifest.findings),
         }
+
+
+@runtime_checkable
+class CapsOpset(Protocol):
+    """A target that eats ONNX says up to which opset, so that an exporter need not be undone afterwards."""
+
+    def most_opset(self, profile: Profile) -> int:
+        """The highest opset that this profile's runtime loads."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,12 +212,16 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
     free = {
         name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for name, shape in shapes.items()
     }
-    return {
+    options: dict[str, Any] = {
         "shapes": shapes,
         "free_dims": {name: axes for name, axes in free.items() if axes},
         "layout": prepared.request.layout,
         "progress": prepared.job.progress,
     }
+    target = prepared.plan.target
+    if isinstance(target, CapsOpset):
+        options["max_opset"] = target.most_opset(prepared.job.profile)
+    return options
 
 
 def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:

@@ -1,4 +1,7 @@
-"""Shapes as the user writes them: `image=1x3x224x224`, a free dimension by a name (`image=batchx3x224x224`)."""
+"""Shapes as the user writes them: `image=1x3x224x224`, a free dimension by a name (`image=batchx3x224x224`).
+
+Commas may stand for the x: `ids=batch,max_len` (a name that holds an x).
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from agent.contract.errors import UsageError, unknown_name
 from agent.contract.manifest import TensorSpec
 
 Shape = tuple[int | str, ...]
-_ITEM = re.compile(r"^(?:\d+|[A-Za-z_]\w*?)$")
+_ITEM = re.compile(r"^(?:\d+|[A-Za-z_]\w*)$")
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
@@ -17,7 +20,7 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
     found: dict[str, Shape] = {}
     for text in texts:
         name, equals, dims = text.rpartition("=")
-        parts = re.split(r"[x,]", dims)
+        parts = dims.split("," if "," in dims else "x")
         if not equals or not name or not all(_ITEM.match(part) for part in parts):
             raise UsageError(f"not a shape: {text!r}", expected="NAME=1x3x224x224", code="bad-shape")
         shape = tuple(int(part) if part.isdigit() else part for part in parts)

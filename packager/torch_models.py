@@ -181,6 +181,8 @@ def _as_tuple(module: Any, examples: Any, place: str) -> tuple[Any, ...] | None:
     for value in tensors:
         if value.dtype is torch.bfloat16 or value.is_quantized or value.is_complex():
             raise _no_examples(f"of the type {value.dtype}", place)
+        if not value.numel():
+            raise _no_examples(f"of the shape {show(value.shape)}: nothing fits into it", place)
     return tensors
 
 

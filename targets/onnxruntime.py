@@ -54,7 +54,7 @@ class Onnxruntime:
 
     def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
         """The steps, types chosen."""
-        steps = plan_prepare(artifact, job.shapes, self._most_opset(job.profile))
+        steps = plan_prepare(artifact, job.shapes, self.most_opset(job.profile))
         recipe = int8_types(job.recipe, job.profile)
         if artifact.quantized or recipe.precision == "fp32":
             return steps
@@ -63,7 +63,7 @@ class Onnxruntime:
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
         """The model in the recipe's precision. Raises ConvertError or, without calibration data, UsageError."""
         version = job.profile.runtime(self.name).version
-        ready = prepare(artifact, job.shapes, self._most_opset(job.profile), limits(version).ir_version, job.workdir)
+        ready = prepare(artifact, job.shapes, self.most_opset(job.profile), limits(version).ir_version, job.workdir)
         recipe = int8_types(job.recipe, job.profile)
         if ready.quantized:
             return _already_quantized(ready, recipe, job.profile)
@@ -112,7 +112,8 @@ class Onnxruntime:
         """Without optimisations: Q/DQ computed in float, so that this host's INT8 kernels cannot mislead."""
         return run_onnx(artifact.path, batches, [spec.name for spec in artifact.outputs])
 
-    def _most_opset(self, profile: Profile) -> int:
+    def most_opset(self, profile: Profile) -> int:
+        """The highest opset that the profile's version of the runtime loads, and that the profile allows."""
         cap = profile.opset_cap(self.name)
         most = limits(profile.runtime(self.name).version).opset
         return most if cap is None else min(most, cap)

@@ -199,7 +199,13 @@ def verify_folder(folder: Path, digest: str) -> Manifest:
         except OSError as error:
             raise IntegrityError("%s cannot be read: %s" % (name, error), where=str(folder)) from error
         if found.hexdigest() != entry.sha256:
-            raise IntegrityError("%s has changed" % name, where=str(folder), expected="sha256 %s" % entry.sha256)
+            raise IntegrityError(
+                "%s has changed" % name,
+                where=str(folder),
+                expected="sha256 %s" % entry.sha256,
+                fix="on a device: edgepack devices remove-bundle DEVICE %s, then push it again" % digest[:19],
+                code="file-changed",
+            )
     return manifest
 
 

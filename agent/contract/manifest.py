@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any, Dict, List, Optional, Union
 
 from agent.contract import codec
@@ -140,6 +139,8 @@ class Manifest:
 
 def manifest_digest(raw: bytes) -> str:
     """The bundle's digest: "sha256:" and the hash of the manifest's bytes."""
+    import hashlib  # it loads OpenSSL, 4 MB that a measuring process does not need
+
     return "sha256:" + hashlib.sha256(raw).hexdigest()
 
 

@@ -88,10 +88,10 @@ class Runner:
 
     def version(self) -> str:
         """The runtime's version, with the package's name where it is the fallback."""
-        from agent.probes.reading import distribution_version
+        from importlib import metadata
 
         package = self._module.replace("_", "-")
-        found = distribution_version([package]) or "unknown"
+        found = metadata.version(package)
         return found if package == DISTRIBUTIONS[0] else "%s (%s)" % (found, package)
 
     def provider(self) -> str:

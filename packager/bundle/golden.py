@@ -37,7 +37,11 @@ class GoldenVectors:
 
     def feeds(self) -> list[dict[str, Array]]:
         """One dict of inputs per sample."""
-        return [{name: array[index] for name, array in self.inputs.items()} for index in range(self.samples)]
+        import numpy as np
+
+        # A scalar's sample is no array by itself.
+        rows = range(self.samples)
+        return [{name: np.asarray(array[index]) for name, array in self.inputs.items()} for index in rows]
 
 
 def make_golden(

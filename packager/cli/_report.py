@@ -41,10 +41,9 @@ def _show_table(rows: Sequence[tuple[str, Report, int]], unit: str) -> None:
         (load,) = duration(report, [one.load_ns for one in report.rounds]).values()
         rate = numbers.get("throughput_per_s")
         model = f"{report.name} {report.recipe}"
-        lines.append(
-            [str(run), device, model, mb(report.model_bytes), p50, p95, p99, f"{mean} ± {std}", str(numbers["n"])]
-            + [f"{rate:.0f}/s" if rate else "-", form(load), mb(peak_memory(report)), parity_text(report)]
-        )
+        times = [p50, p95, p99, f"{mean} ± {std}", str(numbers["n"]), f"{rate:.0f}/s" if rate else "-", form(load)]
+        size, memory = mb(report.model_bytes), mb(peak_memory(report))
+        lines.append([str(run), device, model, size, *times, memory, parity_text(report)])
     short = "ms" if unit == "ms" else ""
     heads = ["run", "device", "model", "size", *(f"{key} {short}".strip() for key in ("p50", "p95", "p99", "mean"))]
     heads += ["n", "rate", f"load {short}".strip(), "memory", "parity"]

@@ -26,7 +26,10 @@ def list_(most: int, *, as_json: bool) -> None:
     from packager.results.document import latency, report_document
     from packager.results.store import ResultStore
 
-    stored = ResultStore().newest(most)
+    store = ResultStore()
+    stored = store.newest(most)
+    for run, why in store.unreadable:
+        click.echo(f"edgepack: run {run} is of another version's form and left out: {why}", err=True)
     if as_json:
         documents = []
         for one in stored:
@@ -88,3 +91,26 @@ def collect(device: str, *, as_json: bool) -> None:
         print_json({"runs": runs})
     else:
         click.echo(f"{device}: {len(runs)} reports fetched" + (f": runs {', '.join(map(str, runs))}" if runs else ""))
+
+
+@command.command()
+@click.argument("run_a", type=int)
+@click.argument("run_b", type=int)
+@json_option
+def compare(run_a: int, run_b: int, *, as_json: bool) -> None:
+    """The ratio of RUN_B to RUN_A; refused when device, unit, runtime or settings differ.
+
+    Stored reports were not measured in turn: a few percent may be the moment's.
+    """
+    import dataclasses
+
+    from packager.results.compare import compare as ratio
+    from packager.results.store import ResultStore
+
+    store = ResultStore()
+    found = ratio(store.get(run_a).report, store.get(run_b).report)
+    if as_json:
+        print_json({"a": run_a, "b": run_b, **dataclasses.asdict(found)})
+        return
+    click.echo(f"run {run_b} over run {run_a} ({found.unit}): p50 {found.p50_ratio:.3f}x, mean {found.mean_ratio:.3f}x, "
+               f"model size {found.size_ratio:.3f}x")  # fmt: skip

@@ -151,7 +151,12 @@ class Device:
         asked = BenchOptions(digest=pushed["bundle"], **options)
         expected = asked.seconds + asked.rounds * asked.warmup_seconds
         again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds + expected)
-        job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
+        try:
+            job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
+        except DeviceError as error:
+            if error.code in ("no-runtime", "no-numpy"):
+                error.fix += f"\nor let edgepack bring it: edgepack devices provision {self.address}"
+            raise
         report = decoded(Report, result, self.address)
         if (report.job, report.bundle) != (job, asked.digest):
             raise DeviceError(f"{self.address} answered with another report than asked for", code="reply")

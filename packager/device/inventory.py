@@ -21,7 +21,7 @@ from packager.device.ssh import SshTransport
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from packager.protocols import Transport
+    from packager.device.transport import Interruptible
 
 LOCAL = "local"
 SSH, EMULATED, MCU = "ssh", "emulated", "mcu"
@@ -148,7 +148,7 @@ def address_of(entry: DeviceEntry) -> ssh_config.Address:
     return address
 
 
-def open_transport(entry: DeviceEntry, path: Path | None = None) -> Transport:
+def open_transport(entry: DeviceEntry, path: Path | None = None) -> Interruptible:
     """The way to a device, connected. Raises DeviceError, TransientDeviceError, UsageError."""
     if entry.kind == MCU:
         raise DeviceError(

@@ -9,6 +9,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, cast
 
@@ -41,6 +42,7 @@ class LocalTransport:
     def __init__(self, python: str = sys.executable, name: str = "local") -> None:
         self.name = name
         self.python = python
+        self._interrupted = threading.Event()
 
     def run(
         self,
@@ -64,8 +66,13 @@ class LocalTransport:
         """Copies a file of the agent's."""
         get_file(self._execute, self.name, self.python, source, target, deadline)
 
+    def interrupt(self) -> None:
+        """See Interruptible."""
+        self._interrupted.set()
+
     def close(self) -> None:
         """Nothing is kept open."""
+        self._interrupted.clear()
 
     def _execute(
         self,
@@ -77,6 +84,8 @@ class LocalTransport:
     ) -> tuple[int, bytes]:
         if not argv:
             raise UsageError("there is no command to run")
+        watch.interrupted = self._interrupted
+        watch.check()
         program = str(Path(argv[0]).expanduser()) if argv[0].startswith("~/") else argv[0]
         pipe = subprocess.PIPE
         try:

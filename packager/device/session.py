@@ -17,12 +17,12 @@ from packager.device.agent_zip import agent_name, agent_zip
 from packager.device.answers import Answer, part
 
 if TYPE_CHECKING:
-    from packager.protocols import Transport
+    from packager.device.transport import Interruptible
 
 IDLE_SECONDS = 60.0  # the agent sends a heartbeat every 5 s: so long a silence is a dead link or a dead device
 _CANCEL = b'{"cancel": true}\n'
 # What a verb may take in all, in seconds; far more than it does, so that no device can hold a host for ever.
-DEADLINES = {"install": 1800.0, "check": 3600.0, "bench": 3600.0}
+DEADLINES = {"install": 1800.0, "check": 3600.0, "bench": 3600.0, "provision": 1800.0}
 DEADLINE = 300.0
 
 Progress = Callable[[str], None]
@@ -35,7 +35,7 @@ def _silent(_: str) -> None:
 class AgentSession:
     """Jobs for the agent on one device, over one transport."""
 
-    def __init__(self, transport: Transport, *, python: str = "python3", root: str = "~/.edgepack") -> None:
+    def __init__(self, transport: Interruptible, *, python: str = "python3", root: str = "~/.edgepack") -> None:
         self.transport = transport
         self.python = python
         self.root = root
@@ -125,7 +125,7 @@ class AgentSession:
 class Reconnect:
     """How to come back after a lost link."""
 
-    def __init__(self, open_: Callable[[], Transport], seconds: float = 60.0, pause: float = 1.0) -> None:
+    def __init__(self, open_: Callable[[], Interruptible], seconds: float = 60.0, pause: float = 1.0) -> None:
         self.open = open_
         self.seconds = seconds
         self.pause = pause

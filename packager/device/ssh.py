@@ -57,6 +57,7 @@ class SshTransport:
         self._connect_timeout, self._link_timeout, self._dial = connect_timeout, link_timeout, dial
         self._link: Link | None = None
         self._lock = threading.Lock()
+        self._interrupted = threading.Event()
 
     def connect(self) -> None:
         """Connects now, so that what is wrong shows now; see ssh_connect.connect for what it raises."""
@@ -87,8 +88,13 @@ class SshTransport:
         """Copies a file from the device."""
         get_file(self._execute, self.name, self.python, source, target, deadline)
 
+    def interrupt(self) -> None:
+        """See Interruptible."""
+        self._interrupted.set()
+
     def close(self) -> None:
         """Ends the connection; never raises."""
+        self._interrupted.clear()
         with self._lock:
             link, self._link = self._link, None
         if link is not None:
@@ -112,6 +118,8 @@ class SshTransport:
         on_interrupt: bytes | None = None,
     ) -> tuple[int, bytes]:
         command = command_line(argv)
+        watch.interrupted = self._interrupted
+        watch.check()
         link = self._connected(max(0.1, watch.left(self._connect_timeout)))
         channel = self._start(link, command, watch)
         exchange = _Exchange(link, channel, stdin, consumer, watch, keep_stdin=on_interrupt is not None)

@@ -8,12 +8,14 @@ import hashlib
 import os
 import secrets
 import shlex
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Protocol
 
 from agent.contract.errors import DeviceError, IntegrityError, TransientDeviceError, UsageError
 from packager.artifact import digest_files
 from packager.device import bootstrap
+from packager.protocols import Transport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -70,6 +72,13 @@ class Execute(Protocol):
         """The status and standard error."""
 
 
+class Interruptible(Transport, Protocol):
+    """A transport that ends what it does when another thread says so."""
+
+    def interrupt(self) -> None:
+        """What runs now, and whatever comes before `close`, raises KeyboardInterrupt in its own thread, within a second."""
+
+
 class Watch:
     """The time that a command may take: `deadline` for all of it, `idle` for the longest silence (seconds or None).
 
@@ -78,6 +87,7 @@ class Watch:
 
     def __init__(self, what: str, deadline: float | None = None, idle: float | None = None) -> None:
         self.what = what
+        self.interrupted: threading.Event | None = None  # set by another thread: Interruptible.interrupt
         self._deadline, self._idle = deadline, idle
         self._started = self._moved = time.monotonic()
 
@@ -95,7 +105,9 @@ class Watch:
         return max(0.0, min(limits))
 
     def check(self) -> None:
-        """Raises TransientDeviceError, code "deadline", when a limit has been reached."""
+        """Raises TransientDeviceError, code "deadline", when a limit has been reached; KeyboardInterrupt when interrupted."""
+        if self.interrupted is not None and self.interrupted.is_set():
+            raise KeyboardInterrupt
         now = time.monotonic()
         if self._deadline is not None and now - self._started >= self._deadline:
             reason = f"did not end within {self._deadline:g} s"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BUILDER = 1  # raise it when the same recipe comes to mean another image
+BUILDER = 2  # raise it when the same recipe comes to mean another image
 RUNTIMES = ("numpy==2.4.6", "onnxruntime==1.32.0", "ai-edge-litert==2.3.0")
 # fmt: off
 PACKAGES = (
@@ -156,8 +156,17 @@ def _build(recipe: ImageRecipe, part: Path, downloads: Path, progress: Progress)
     }
     description = Description(recipe.key, files, names[0], names[1], compiled, seconds)
     (part / DESCRIPTION).write_text(codec.dumps(description), encoding="utf-8")
-    os.sync()  # the rename that follows must not reach the disk before the files
+    for path in (*(part / name for name in (*files, DESCRIPTION)), part):
+        _sync(path)  # the rename that follows must not reach the disk before the files
     return description
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 class _DamageError(Exception):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.contract import codec
-from agent.contract.errors import UsageError
+from agent.contract.errors import ContractError, UsageError
 from agent.contract.report import Report
 
 _SCHEMA_VERSION = 1
@@ -51,6 +51,7 @@ class ResultStore:
 
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or default_path()
+        self.unreadable: list[tuple[int, str]] = []
 
     def add(self, report: Report, device: str) -> int:
         """Keeps the report; its run number. A report that is here already keeps its number."""
@@ -78,12 +79,19 @@ class ResultStore:
         return _stored(row)
 
     def newest(self, most: int = 50) -> list[Stored]:
-        """The newest reports, newest first."""
+        """The newest reports, newest first. Those of another version's form are left out and told in `unreadable`."""
         with self._open() as database:
             rows = database.execute(
                 "select run, stored_unix, device, document from reports order by run desc limit ?", (most,)
             ).fetchall()
-        return [_stored(row) for row in rows]
+        found = []
+        self.unreadable = []
+        for row in rows:
+            try:
+                found.append(_stored(row))
+            except ContractError as error:
+                self.unreadable.append((int(row[0]), error.what))
+        return found
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

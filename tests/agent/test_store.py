@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from agent.contract.errors import DeviceError, EdgepackError, IntegrityError, UsageError
+from agent.contract.errors import DeviceError, IntegrityError, UsageError
 from agent.store import SPARE_BYTES, Store, disk_errors
 from tests.agent.bundles import CONTENTS, manifest, write_bundle
 
@@ -266,7 +266,7 @@ def test_folder_that_may_not_be_written(tmp_path):
 
 def test_file_where_the_folder_should_be(tmp_path):
     (tmp_path / "edgepack").write_text("", encoding="utf-8")
-    with pytest.raises((EdgepackError, OSError)):
+    with pytest.raises(DeviceError, match="cannot be one"):
         Store(str(tmp_path / "edgepack"))
 
 

@@ -1,10 +1,14 @@
 """Fixtures: real devices behind a real SSH server, and the user's side of it."""
 
+from pathlib import Path
+
 import pytest
 
+from packager import build
 from packager.device.local import LocalTransport
 from packager.device.ssh import SshTransport
 from packager.device.ssh_config import resolve
+from tests.device.road import MODEL, PACKAGES, TARGET, CommandLine, Interpreters, with_file
 from tests.device.sshd import SSHD, Client, Sshd, make_key, make_user, remove_user
 
 
@@ -74,3 +78,47 @@ def transport(request):
         return LocalTransport()
     device = request.getfixturevalue("sshd")()
     return request.getfixturevalue("connect")(device)
+
+
+@pytest.fixture(scope="session")
+def interpreters(device_user):
+    """Interpreters on the devices: `interpreters("numpy", "onnxruntime")` is the path of one that has both."""
+    made = Interpreters(device_user)
+    yield made
+    made.remove()
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """A bundle of the demo's model for machines of this kind."""
+    target = tmp_path_factory.mktemp("bundle") / "fashion.edgepack"
+    build(str(MODEL), TARGET, output=target, check=False)
+    return target
+
+
+@pytest.fixture
+def edgepack(client):
+    """The command line of the test's user."""
+    command = CommandLine(client.home)
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def board(sshd, edgepack, interpreters):
+    """Starts devices and registers them: `board("kitchen")`; `.root` is edgepack's folder there, seen from here."""
+
+    def start(name, python="", root="", **options):
+        device = sshd(**options)
+        device.root = Path(root) if root else device.home / ".edgepack"
+        words = ["--root", root] if root else []
+        edgepack("devices", "add", name, device.address, "--python", python or interpreters(*PACKAGES), *words)
+        return device
+
+    return start
+
+
+@pytest.fixture(scope="session")
+def big_bundle(bundle, tmp_path_factory):
+    """The same with a large file more, so that its upload takes a moment."""
+    return with_file(bundle, tmp_path_factory.mktemp("big") / "big.edgepack", bytes(40 << 20))

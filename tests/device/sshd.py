@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import itertools
 import os
 import pwd
 import shutil
@@ -33,6 +34,7 @@ MaxStartups 200
 MaxSessions 100
 LoginGraceTime 30
 """
+_numbers = itertools.count()
 
 
 def is_root():
@@ -52,7 +54,7 @@ def make_user():
     """A throwaway user where we are root, else ourselves."""
     if not is_root():
         return getpass.getuser()
-    name = f"edgepack{os.getpid()}"
+    name = f"edgepack{os.getpid()}n{next(_numbers)}"
     # "*" and not "!": without PAM sshd refuses an account that is locked.
     subprocess.run(["useradd", "-M", "-d", "/", "-s", "/bin/sh", "-p", "*", name], check=True)
     return name

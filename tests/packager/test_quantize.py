@@ -1,0 +1,95 @@
+"""ONNX quantisation: what becomes INT8, what stays, and what is said about it."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from agent.contract.errors import ConvertError
+from packager.recipe import load_recipe
+from tests.packager import models
+
+
+def quantized_inputs(model):
+    """The nodes whose first input comes out of DequantizeLinear."""
+    made = {name for node in model.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+    return {node.op_type for node in model.graph.node if node.input and node.input[0] in made}
+
+
+@pytest.mark.parametrize("recipe", ["int8", "int8-entropy", "int8-percentile", "int8-per-tensor"])
+def test_static_methods(packed, classifier, npz, recipe):
+    made = packed(classifier, "raspberry-pi-5", recipe=recipe, calibration=str(npz))
+    assert {"Conv", "Gemm"} <= quantized_inputs(made.model)
+    options = made.manifest["steps"][-1]["options"]
+    assert options["method"] == load_recipe(recipe).method
+    assert options["per_channel"] is (recipe != "int8-per-tensor")
+    scales = next(one for one in made.model.graph.initializer if one.name == "w1_scale")
+    assert list(scales.dims) == ([] if recipe == "int8-per-tensor" else [8])
+
+
+@pytest.mark.parametrize("samples", [1, 16, 32, 33])
+def test_histograms_work_for_any_number_of_samples(packed, classifier, place, samples):
+    data = models.samples(place / "s.npz", samples)
+    made = packed(classifier, "raspberry-pi-5", recipe="int8-percentile", calibration=str(data))
+    assert made.manifest["calibration"]["samples"] == samples
+
+
+def test_scope_all_quantises_more_than_scope_compute(packed, place, npz):
+    sigmoid = helper.make_node("Sigmoid", ["scores0"], ["scores"], name="sigmoid")
+    model = onnx.load(str(models.classifier(place / "m.onnx")))
+    model.graph.node[-1].output[0] = "scores0"
+    model.graph.node.append(sigmoid)
+    onnx.save(model, str(place / "m.onnx"))
+    found = {}
+    for scope in ("compute", "all"):
+        (place / f"{scope}.toml").write_text(f'precision = "int8"\nscope = "{scope}"\n')
+        made = packed(place / "m.onnx", recipe=f"{scope}.toml", calibration=str(npz))
+        found[scope] = next(node.op_type for node in made.model.graph.node if "scores" in node.output)
+    assert found == {"compute": "Sigmoid", "all": "DequantizeLinear"}
+
+
+def test_dynamic_takes_matrix_products_and_leaves_convolutions(packed, classifier):
+    made = packed(classifier, recipe="int8-dynamic")
+    assert made.operators().count("Conv") == 2
+    assert {"DynamicQuantizeLinear", "MatMulInteger"} <= set(made.operators())
+    assert "float-convolutions" in made.codes()
+    assert made.manifest["calibration"] is None
+
+
+def test_dynamic_weights_are_those_of_the_device(packed, place):
+    model = models.linear(place / "m.onnx", size=16)
+    for target, kind in (("linux-x86-64", "uint8"), ("raspberry-pi-5", "int8")):
+        made = packed(model, target, recipe="int8-dynamic")
+        stored = {one.name: one.data_type for one in made.model.graph.initializer}
+        assert helper.tensor_dtype_to_np_dtype(stored["w_quantized"]) == np.dtype(kind)
+
+
+@pytest.mark.parametrize("recipe", ["int8-dynamic", "int8"])
+def test_nothing_to_quantise_is_an_error_not_a_float_model(packed, place, recipe):
+    node = helper.make_node("Sin", ["x"], ["y"])
+    model = models.save(place / "m.onnx", [node], [models.tensor("x", [1, 4])], [models.tensor("y", [1, 4])])
+    data = models.samples(place / "s.npz", x=models.weights(20, 4))
+    with pytest.raises(ConvertError) as caught:
+        packed(model, recipe=recipe, calibration=str(data))
+    assert caught.value.code == "nothing-to-quantise"
+
+
+def test_instructions_that_the_numbers_were_made_for_are_demanded(packed, classifier, npz):
+    need = {}
+    for target in ("raspberry-pi-5", "linux-x86-64-vnni", "raspberry-pi-4"):
+        made = packed(classifier, target, recipe="int8", calibration=str(npz))
+        need[target] = made.manifest["runtime"]["cpu_features"]
+    assert need == {"raspberry-pi-5": ["dotprod"], "linux-x86-64-vnni": ["vnni"], "raspberry-pi-4": []}
+    assert packed(classifier, "raspberry-pi-5", recipe="fp32").manifest["runtime"]["cpu_features"] == []
+
+
+def test_int8_that_is_far_off_says_so(packed, place):
+    # One weight of a thousand, the others of one: per tensor, nothing is left of the small ones.
+    weight = models.weights(16, 3)
+    weight[:, 0] *= 1e4
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], name="matmul"), helper.make_node("Mul", ["m", "k"], ["y"])]
+    constants = [("w", weight), ("k", np.float32([1e-4, 1e4, 1e4]))]
+    model = models.save(place / "m.onnx", nodes, [models.tensor("x", [1, 16])], [models.tensor("y", [1, 3])], constants)
+    data = models.samples(place / "s.npz", x=models.weights(20, 16))
+    bad = packed(model, recipe="int8-per-tensor", calibration=str(data))
+    assert "host-parity" in bad.codes()
