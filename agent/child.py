@@ -60,7 +60,9 @@ def check(
         runner = load_runner(manifest, base, {**options, "profile": scratch})
         feeds = golden_feeds(manifest, base) if golden and manifest.golden else [made_feed(manifest)]
         names = runner.output_names()
-        rows = [dict(zip(names, runner.run(feed))) for feed in feeds]
+        # Where outputs are quantised integers, the runner knows the numbers they stand for; golden outputs are such.
+        real = getattr(runner, "real_outputs", list)
+        rows = [dict(zip(names, real(runner.run(feed)))) for feed in feeds]
         verdict = None
         if golden and manifest.golden:
             limits = codec.decode(Tolerance, tolerance) if tolerance else manifest.golden.tolerance
@@ -157,17 +159,28 @@ def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> An
 
 def _import_runtime(manifest: Manifest) -> None:
     module = importlib.import_module("agent.runners." + manifest.runtime.name)
-    # A runner that knows more than one way to its runtime imports it itself.
-    own = [] if hasattr(module, "prepare") else [getattr(module, "MODULE", manifest.runtime.name)]
-    for name in ["numpy", *own]:
+    _import_any(["numpy"], module, "no-numpy")
+    if hasattr(module, "prepare"):
+        return  # a runner that knows more than one way to its runtime imports it itself
+    # A runtime may come in several packages: the first that imports is taken.
+    names = getattr(module, "MODULES", [getattr(module, "MODULE", manifest.runtime.name)])
+    _import_any(names, module, "no-runtime")
+
+
+def _import_any(names: List[str], module: Any, code: str) -> None:
+    failures = []
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise DeviceError(
-                "%s does not import on the device: %s" % (name, error),
-                fix=remedy.runner(module),
-                code="no-numpy" if name == "numpy" else "no-runtime",
-            ) from error
+            failures.append(error)
+        else:
+            return
+    raise DeviceError(
+        "%s does not import on the device: %s" % (" or ".join(names), "; ".join(str(error) for error in failures)),
+        fix=remedy.runner(module),
+        code=code,
+    ) from failures[0]
 
 
 def golden_feeds(manifest: Manifest, folder: Path) -> List[Dict[str, Any]]:

@@ -19,7 +19,7 @@ from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
 from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
-from packager.protocols import Lowering
+from packager.protocols import FitsGolden, Lowering
 from packager.recipe import load_recipe
 from packager.shapes import Shape, check_ranges, check_shapes, parse_shapes, split_ranges
 from packager.version import __version__
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from packager.protocols import Terms
 
 _RANK = 4
+_ENDINGS = (".onnx", ".tflite", ".keras", ".h5", ".pt2", ".py")
 _CHANNELS = (1, 3, 4)
 
 
@@ -49,6 +50,8 @@ class Request:
     output: Path | None = None
     check: bool = True
     target_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    layout: str = ""  # of image inputs and outputs: nhwc, nchw or keep; empty is the runtime's own
+    io: str = ""  # of a static INT8 model's inputs and outputs: float or int8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +133,7 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     """Looks everything up, opens the source, loads the calibration data and makes the plan."""
     profile = load_profile(request.target)
     recipe = load_recipe(request.recipe or profile.default.recipe)
+    recipe = dataclasses.replace(recipe, io=request.io or recipe.io)
     runtime = choose_runtime(profile, request.runtime)
     check_writable(output_path(request, profile))
     plain, ranges = split_ranges(request.shapes)
@@ -167,7 +171,7 @@ def find_source(model: str) -> SourceFormat:
     raise UsageError(
         what,
         where=model,
-        expected="model.onnx, model.pt2, a TorchScript .pt, file.py:factory or package.module:factory",
+        expected="model.onnx, .tflite, .keras, .h5, .pt2, a TorchScript .pt, file.py:factory or package.module:factory",
         code="no-model" if not path.exists() else "unknown-format",
     )
 
@@ -180,7 +184,7 @@ def output_path(request: Request, profile: Profile) -> Path:
 def model_name(model: str) -> str:
     """The model's name: its file's stem, or the factory's file."""
     place = model.rpartition(":")[0] if registry.source("torch").accepts(model) else model
-    stem = Path(place).stem if "/" in place or place.endswith((".onnx", ".pt2", ".py")) else Path(place).name
+    stem = Path(place).stem if "/" in place or place.endswith(_ENDINGS) else Path(place).name
     return re.sub(r"[^A-Za-z0-9._-]+", "-", stem.removesuffix(".pt").strip("."))[:100] or "model"
 
 
@@ -207,6 +211,8 @@ def _execute(prepared: Prepared) -> Built:
         lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
     job.progress(f"lowering to {target.title}")
     lowered = target.lower(lowered, job)
+    if isinstance(target, FitsGolden):
+        golden = target.fit_golden(artifact, lowered, golden)
     terms = target.terms(lowered, job)
     findings = list(lowered.findings)
     if prepared.request.check:
@@ -242,7 +248,12 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
     free = {
         name: {axis: size for axis, size in enumerate(shape) if isinstance(size, str)} for name, shape in shapes.items()
     }
-    options: dict[str, Any] = {"shapes": shapes, "free_dims": {name: axes for name, axes in free.items() if axes}}
+    options: dict[str, Any] = {
+        "shapes": shapes,
+        "free_dims": {name: axes for name, axes in free.items() if axes},
+        "layout": prepared.request.layout,
+        "progress": prepared.job.progress,
+    }
     target = prepared.plan.target
     if isinstance(target, CapsOpset):
         options["max_opset"] = target.most_opset(prepared.job.profile)
@@ -282,6 +293,7 @@ def _write(
     model_file = f"model/model{lowered.path.suffix}"
     contents[model_file] = lowered.path
     contents |= {f"model/{path.name}": path for path in lowered.companions}
+    contents |= terms.files
     calibration = job.calibration
     manifest = Manifest(
         name=model_name(request.model),
@@ -301,7 +313,7 @@ def _write(
         calibration=calibration.record() if calibration is not None and job.recipe.needs_calibration else None,
         preprocessing=request.preprocessing,
         session_options=terms.session_options,
-        facts={"opset": lowered.opset, "quantized": lowered.quantized},
+        facts={"opset": lowered.opset, "quantized": lowered.quantized, **terms.facts},
         findings=list(findings),
     )
     job.progress("writing the bundle")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import numpy as np
 
     from agent.contract.manifest import RuntimeNeed, Tolerance
     from packager.artifact import Artifact
+    from packager.bundle.golden import GoldenVectors
     from packager.calibration import CalibrationData
     from packager.profile import Profile
     from packager.recipe import Recipe
@@ -69,11 +70,16 @@ class Lowering:
 
 @dataclasses.dataclass(frozen=True)
 class Terms:
-    """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off."""
+    """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off.
+
+    `facts` go into the manifest's; `files` (name in the bundle to bytes) are shipped beside the model.
+    """
 
     need: RuntimeNeed
     tolerance: Tolerance
     session_options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    files: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 class Target(Protocol):
@@ -100,6 +106,14 @@ class Target(Protocol):
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """The lowered model's outputs on the host, computed as exactly as the host can (no optimised kernels)."""
+
+
+@runtime_checkable
+class FitsGolden(Protocol):
+    """A target whose lowered models take other inputs than the original (layout, quantised integers)."""
+
+    def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
+        """The golden vectors as the lowered model takes and gives them; outputs stay real numbers."""
 
 
 class Completed(Protocol):

@@ -9,9 +9,10 @@ from pathlib import Path
 from agent.contract import codec
 from agent.contract.errors import ContractError, UsageError, unknown_name
 
-PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int8-fp16")
+PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int16x8", "int8-fp16")
 METHODS = ("minmax", "entropy", "percentile")
 SCOPES = ("", "compute", "all")
+IO_TYPES = ("", "float", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +20,9 @@ class Recipe:
     """How a model is lowered. Empty types and scope are chosen for the device by the target.
 
     `percentile` counts only with the method of that name. `exclude` names nodes that stay in float; `operators` limits
-    quantisation to these operator types (empty: what `scope` says). `qat` names a function (file.py:function) that trains the
-    module with fake quantisation in it, in the place of calibration.
+    quantisation to these operator types (empty: what `scope` says). `io` is the type of a static INT8 model's inputs and
+    outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
+    quantisation in it, in the place of calibration.
     """
 
     name: str
@@ -35,12 +37,13 @@ class Recipe:
     exclude: tuple[str, ...] = ()
     keep_io_types: bool = True
     qat: str = ""
+    io: str = ""
     schema: str = "edgepack.recipe/1"
 
     @property
     def needs_calibration(self) -> bool:
         """Whether activation ranges must be measured on data."""
-        return self.precision in ("int8", "int8-fp16") and not self.qat
+        return self.precision in ("int8", "int16x8", "int8-fp16") and not self.qat
 
 
 NAMED = {name: Recipe(name=name, precision=name) for name in PRECISIONS}
@@ -78,6 +81,7 @@ def _check(recipe: Recipe, where: str) -> None:
         "scope": SCOPES,
         "weight_type": ("", "int8", "uint8"),
         "activation_type": ("", "int8", "uint8"),
+        "io": IO_TYPES,
     }
     for key, values in allowed.items():
         value = getattr(recipe, key)

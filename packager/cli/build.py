@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--recipe",
     "-r",
-    help="fp32, fp16, int8-dynamic, int8, or a TOML file [the profile's].",
+    help="fp32, fp16, int8-dynamic, int8, int16x8, or a TOML file [the profile's].",
     shell_complete=_complete.recipes,
 )
 @click.option("--calibration", "-c", help="Samples for INT8: .npz, a folder, file.py:function, or `random`.")
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 @click.option("--image-size", help="For a folder of pictures: 224 or 224x192 (height x width).")
 @click.option("--image-mean", help="Mean of each channel, pixels in 0..1: 0.485,0.456,0.406.")
 @click.option("--image-std", help="Standard deviation of each channel: 0.229,0.224,0.225.")
+@click.option(
+    "--layout",
+    type=click.Choice(["nhwc", "nchw", "keep"]),
+    default="",
+    help="Of image inputs and outputs [TFLite: nhwc].",
+)
+@click.option(
+    "--io", type=click.Choice(["int8", "float"]), default="", help="Inputs and outputs of TFLite INT8 [int8]."
+)
 @click.option("--output-names", help="Names for a PyTorch model's outputs, separated by commas.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
@@ -45,8 +54,8 @@ if TYPE_CHECKING:
 def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
     """Build a bundle for one device.
 
-    MODEL is an .onnx, .pt2 or TorchScript file, or file.py:factory or package.module:factory that returns an nn.Module or
-    (module, example_inputs). Without MODEL the project file edgepack.toml says what to build.
+    MODEL is an .onnx, .tflite, .pt2 or TorchScript file, or file.py:factory or package.module:factory that returns an
+    nn.Module or (module, example_inputs). Without MODEL the project file edgepack.toml says what to build.
     """
     import tempfile
 

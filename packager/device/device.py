@@ -140,6 +140,10 @@ class Device:
         The report has been written on the device before it comes; when the link is lost it is fetched over a new one, for
         `reconnect_seconds` longer than the measurement should take. The device forgets it when the connection is closed.
         """
+        if self.entry.kind == inventory.MCU:
+            from packager.micro.bench import bench_on_board
+
+            return bench_on_board(self.address, bundle, self.progress)
         pushed = self.push(bundle)
         if self.entry.kind == inventory.EMULATED and self.entry.options.get("ns_per_instruction") is not None:
             # Every inference takes the same instructions: a few say as much as thousands, and the emulator is slow.

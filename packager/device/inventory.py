@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from packager.device.transport import Interruptible
 
 LOCAL = "local"
-SSH, EMULATED = "ssh", "emulated"
-RESERVED_PREFIXES = ("adb:", "qemu:")
+SSH, EMULATED, MCU = "ssh", "emulated", "mcu"
+MCU_PREFIX = "qemu:"
+RESERVED_PREFIXES = ("adb:", MCU_PREFIX)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -113,7 +114,7 @@ def remove(name: str, path: Path | None = None) -> DeviceEntry:
 
 
 def resolve(text: str, path: Path | None = None) -> DeviceEntry:
-    """The device that `text` means: `local`, a registered name, an ssh_config alias, or `[user@]host[:port]`.
+    """The device that `text` means: `local`, a registered name, `qemu:BOARD`, an ssh_config alias, `[user@]host[:port]`.
 
     Nothing is connected. Raises UsageError, code "bad-address" or "reserved".
     """
@@ -122,6 +123,8 @@ def resolve(text: str, path: Path | None = None) -> DeviceEntry:
     known = entries(path)
     if text in known:
         return known[text]
+    if text.startswith(MCU_PREFIX):
+        return DeviceEntry(address=text, kind=MCU, name=text)
     for prefix in RESERVED_PREFIXES:
         if text.startswith(prefix):
             raise UsageError(
@@ -147,6 +150,13 @@ def address_of(entry: DeviceEntry) -> ssh_config.Address:
 
 def open_transport(entry: DeviceEntry, path: Path | None = None) -> Interruptible:
     """The way to a device, connected. Raises DeviceError, TransientDeviceError, UsageError."""
+    if entry.kind == MCU:
+        raise DeviceError(
+            "an emulated microcontroller holds no bundles and has no agent",
+            where=entry.address,
+            fix=f"edgepack bench BUNDLE {entry.address}",
+            code="no-agent",
+        )
     if LOCAL in {entry.kind, entry.address}:
         return LocalTransport(python=entry.python)
     if entry.kind not in {SSH, EMULATED}:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-RUNTIME = Path(__file__).parent / "mcu_runtime"
+RUNTIME = Path(__file__).parents[3] / "packager" / "micro" / "runtime"
 COMPILER, EMULATOR = "arm-none-eabi-gcc", "qemu-system-arm"
 ICOUNT_SHIFT = 5  # 32 ns for each instruction: nearly one tick of the boards' clocks
 

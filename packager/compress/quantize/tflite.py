@@ -1,0 +1,227 @@
+"""TFLite's precisions by ai-edge-quantizer: float16, dynamic INT8, full INT8 and 16x8, with true ranges and a chosen scope."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError, EdgepackError, nearest, unknown_name
+from agent.contract.finding import INFO, WARNING, Finding
+from packager.tflite_graph import float_operators
+from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from packager.recipe import Recipe
+
+    Feeds = Iterable[Mapping[str, np.ndarray[Any, Any]]]
+
+# Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
+COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+_MATRIX = ("FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
+# Exact on quantised values: between two quantised operators they cost nothing, in float two conversions.
+_PASS_THROUGH = ("RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "PAD", "SQUEEZE")
+_AEQ_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
+_HALF_MOST = 65504.0
+_ALL = ".*"
+
+
+def quantize_tflite(
+    source: Path, result: Path, recipe: Recipe, feeds: Feeds | None, progress: Callable[[str], None]
+) -> list[Finding]:
+    """Writes the model in the recipe's precision to `result`.
+
+    `feeds` are calibration samples by input name, as the file takes them; static precisions need them. Raises ConvertError
+    when the quantiser fails or finds nothing to quantise, UsageError for a node to leave out that is not there.
+    """
+    quantizer_module = need("ai_edge_quantizer.quantizer")
+    raw, model = source.read_bytes(), read_model(source)
+    try:
+        with quiet():
+            quantizer = quantizer_module.Quantizer(raw)
+            findings = _RULES[recipe.precision](quantizer, model, recipe)
+            ranges = None
+            if recipe.needs_calibration:
+                progress("calibrating")
+                ranges = _ranges(raw, quantizer.get_quantization_recipe(), feeds or [])
+            progress("quantising")
+            made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    except EdgepackError:
+        raise
+    except Exception as error:
+        # The quantiser raises value, key, index and runtime errors alike.
+        raise _explain(error, model) from error
+    quantized = bytes(made.quantized_model)
+    after = parse_model(quantized, "the quantised model")
+    if recipe.precision != "fp16" and not is_quantized(after):
+        raise _nothing(recipe)
+    result.write_bytes(quantized)
+    return [*findings, *_left_in_float(after, recipe)]
+
+
+def _half(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
+    del recipe
+    _check_half(model)
+    key = need("ai_edge_quantizer.algorithm_manager").AlgorithmName.FLOAT_CASTING
+    quantizer.add_weight_only_config(_ALL, _op_name("*"), num_bits=16, algorithm_key=key)
+    return []
+
+
+def _dynamic(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
+    """Matrix products take their activations' range at run time; convolutions, which that ruins, keep float arithmetic
+    and are stored in INT8.
+    """
+    names = {operator_name(model, op) for graph in model.subgraphs for op in graph.operators}
+    wanted = recipe.operators or _MATRIX
+    grain = _grain(recipe)
+    for name in sorted(names & set(wanted)):
+        quantizer.add_dynamic_config(_ALL, _op_name(name), num_bits=8, granularity=grain)
+    stored = sorted((names & set(COMPUTE)) - set(wanted))
+    for name in stored:
+        quantizer.add_weight_only_config(_ALL, _op_name(name), num_bits=8, granularity=grain)
+    if not names & set(wanted) and not stored:
+        raise _nothing(recipe)
+    _exclude(quantizer, model, recipe)
+    if not stored:
+        return []
+    told = f"{', '.join(stored)}: weights in INT8, arithmetic in float, because dynamic INT8 ruins convolutions"
+    return [Finding("weights-only", INFO, told, "--recipe int8 with --calibration computes them in INT8")]
+
+
+def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
+    bits = 16 if recipe.precision == "int16x8" else 8
+    settings = {"activation_num_bits": bits, "weight_num_bits": 8, "weight_granularity": _grain(recipe)}
+    if recipe.scope == "all" and not recipe.operators:
+        quantizer.add_static_config(_ALL, _op_name("*"), **settings)
+    else:
+        picked = chosen_operators(model, recipe.operators or COMPUTE)
+        if not picked:
+            raise _nothing(recipe)
+        for name, scope in picked:
+            quantizer.add_static_config(f"^{re.escape(scope)}$", _op_name(name), **settings)
+    for side in ("INPUT", "OUTPUT"):
+        if recipe.io == "float":
+            quantizer.update_quantization_recipe(_ALL, _op_name(side), algorithm_key="no_quantize")
+        else:
+            quantizer.add_static_config(_ALL, _op_name(side), **settings)
+    _exclude(quantizer, model, recipe)
+    return []
+
+
+_RULES = {"fp16": _half, "int8-dynamic": _dynamic, "int8": _static, "int16x8": _static}
+
+
+def chosen_operators(model: Any, wanted: Iterable[str]) -> list[tuple[str, str]]:
+    """The operators to quantise, as (name, scope): the wanted kinds, and what passes their values on unchanged."""
+    graph = model.subgraphs[0]
+    kinds = [operator_name(model, op) for op in graph.operators]
+    taken = [kind in set(wanted) for kind in kinds]
+    made_by = {int(out): place for place, op in enumerate(graph.operators) for out in op.outputs}
+    users: dict[int, list[int]] = {}
+    for place, op in enumerate(graph.operators):
+        for index in op.inputs:
+            users.setdefault(int(index), []).append(place)
+    for place, op in enumerate(graph.operators):
+        source = made_by.get(int(op.inputs[0])) if len(op.inputs) else None
+        taken[place] = taken[place] or (kinds[place] in _PASS_THROUGH and source is not None and taken[source])
+    for place in reversed(range(len(kinds))):
+        following = users.get(int(graph.operators[place].outputs[0]), [])
+        passes = kinds[place] in _PASS_THROUGH and following and all(taken[user] for user in following)
+        taken[place] = taken[place] or bool(passes)
+    scopes = need("ai_edge_quantizer.utils.tfl_flatbuffer_utils").get_op_scope
+    return [(kinds[i], scopes(op, graph.tensors)) for i, op in enumerate(graph.operators) if taken[i]]
+
+
+def _ranges(raw: bytes, rules: Any, feeds: Feeds) -> Any:
+    """The true least and greatest value of every tensor over all samples.
+
+    The quantiser's own default is a moving average, which forgets all but the first samples' ranges.
+    """
+    calibrator = need("ai_edge_quantizer.calibrator")
+    manager = need("ai_edge_quantizer.recipe_manager").RecipeManager()
+    manager.load_quantization_recipe(rules)
+    update = need("ai_edge_quantizer.utils.qsv_utils").min_max_update
+    measuring = calibrator.Calibrator(raw, num_threads=os.cpu_count() or 1, qsv_update_func=update)
+    samples = [dict(feed) for feed in feeds]
+    measuring.calibrate({_signature_key(raw): samples}, manager)
+    return measuring.get_model_qsvs()
+
+
+def _signature_key(raw: bytes) -> str:
+    model = parse_model(raw)
+    return text(model.signatureDefs[0].signatureKey)
+
+
+def _op_name(name: str) -> Any:
+    return need("ai_edge_quantizer.qtyping").TFLOperationName(_AEQ_NAMES.get(name, name))
+
+
+def _grain(recipe: Recipe) -> Any:
+    kinds = need("ai_edge_quantizer.qtyping").QuantGranularity
+    return kinds.CHANNELWISE if recipe.per_channel else kinds.TENSORWISE
+
+
+def _exclude(quantizer: Any, model: Any, recipe: Recipe) -> None:
+    known = {text(graph.tensors[op.outputs[0]].name) for graph in model.subgraphs for op in graph.operators}
+    for name in recipe.exclude:
+        if name not in known:
+            near = nearest(name, known)
+            raise unknown_name("tensor in the recipe's exclude", name, [near] if near else sorted(known)[:20])
+        quantizer.update_quantization_recipe(f"^{re.escape(name)}$", _op_name("*"), algorithm_key="no_quantize")
+
+
+def _check_half(model: Any) -> None:
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            if operator_name(model, op) not in (*COMPUTE, "EMBEDDING_LOOKUP"):
+                continue
+            for tensor in (graph.tensors[index] for index in op.inputs if index >= 0):
+                values = constant(model, tensor)
+                if values is None or values.dtype != "float32" or not values.size or abs(values).max() <= _HALF_MOST:
+                    continue
+                raise ConvertError(
+                    f"the weights {text(tensor.name)!r} reach {abs(values).max():.3g}, beyond float16",
+                    expected=f"values up to {_HALF_MOST:.0f}",
+                    fix="use --recipe fp32",
+                    code="half-overflow",
+                )
+
+
+def _left_in_float(model: Any, recipe: Recipe) -> list[Finding]:
+    if recipe.precision not in ("int8", "int16x8"):
+        return []
+    left = float_operators(model)
+    if not left:
+        return []
+    told = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
+    if recipe.scope != "all":
+        why = 'the scope is the operators that multiply (scope = "all" in a recipe file takes the others too)'
+        return [Finding("float-operators", INFO, f"computed in float: {told}", why)]
+    why = "ai-edge-quantizer has no integer form of these: replace them in the model"
+    return [Finding("float-operators", WARNING, f"left in float although everything was to be quantised: {told}", why)]
+
+
+def _nothing(recipe: Recipe) -> ConvertError:
+    return ConvertError(
+        f"{recipe.name} was asked for, but nothing in this model can be quantised",
+        expected=f"one of the operators {', '.join(COMPUTE)}",
+        fix="use --recipe fp32 or fp16",
+        code="nothing-to-quantise",
+    )
+
+
+def _explain(error: Exception, model: Any) -> ConvertError:
+    told = str(error) or repr(error)
+    named = sorted(
+        {text(t.name) for graph in model.subgraphs for t in graph.tensors if t.name and text(t.name) in told}
+    )
+    return ConvertError(
+        f"ai-edge-quantizer failed: {told[:600]}",
+        where=f"tensor {', '.join(named[:3])}" if named else "",
+        fix='leave that operator in float (a recipe file with exclude = ["TENSOR"]), or use --recipe fp16',
+        code="quantiser-failed",
+    )

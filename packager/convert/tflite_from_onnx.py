@@ -1,0 +1,142 @@
+"""ONNX to TFLite."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError
+from agent.contract.manifest import Step
+from packager import toolchain
+from packager.artifact import Artifact, digest_files
+from packager.onnx_model import fix_shapes, load_model, save_model
+from packager.tflite_model import model_inputs, model_outputs, parse_model, rename, to_bytes
+from packager.worker import run_worker
+
+if TYPE_CHECKING:
+    from agent.contract.manifest import TensorSpec
+
+_TOOL = "onnx2tf"
+_IMAGE_RANK = 4
+
+
+class TfliteFromOnnx:
+    """By onnx2tf's flatbuffer backend, in an environment of its own; only its float32 file is used."""
+
+    source = "onnx"
+    result = "tflite"
+    extra = "tflite"
+
+    def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
+        """Raises ConvertError for free dimensions, a quantised graph, or what onnx2tf does not convert."""
+        if artifact.quantized:
+            raise ConvertError(
+                "the ONNX model is already quantised: it cannot become TFLite",
+                fix="build from the float model, or take --runtime onnxruntime",
+                code="already-quantised",
+            )
+        layout = str(options.get("layout", ""))
+        folder = workdir / "onnx2tf"
+        folder.mkdir()
+        save_model(
+            fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {}))), folder / "model.onnx"
+        )
+        last = [] if layout in ("nchw", "keep") else [spec.name for spec in artifact.inputs if spec.layout == "nchw"]
+        keep = [spec.name for spec in artifact.inputs if spec.name not in last and len(spec.shape) > 2]  # noqa: PLR2004
+        installed = toolchain.install(_TOOL, options.get("progress", lambda _: None))
+        task = {"model": str(folder / "model.onnx"), "folder": str(folder.resolve()), "keep": keep}
+        try:
+            made = run_worker(_TOOL, task, python=installed.python, what=_TOOL)
+        except ConvertError as error:
+            raise _explain(error) from error
+        return _finish(Path(made["file"]).read_bytes(), artifact, last, workdir)
+
+
+def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> dict[str, tuple[int | str, ...]]:
+    """Every input's shape in numbers: --shape first, a free batch 1. Raises ConvertError for other free dimensions."""
+    found: dict[str, tuple[int | str, ...]] = {}
+    for spec in artifact.inputs:
+        shape = list(shapes.get(spec.name, spec.shape))
+        if shape and isinstance(shape[0], str):
+            shape[0] = 1
+        free = [str(size) for size in shape if isinstance(size, str)]
+        if free:
+            given = "x".join(str(size) if isinstance(size, int) else size.upper() for size in shape)
+            raise ConvertError(
+                f"the input {spec.name!r} has free dimensions: {', '.join(free)}",
+                expected="numbers: TFLite's memory is planned for fixed shapes",
+                fix=f"give --shape {spec.name}={given} with numbers",
+                code="dynamic-shape",
+            )
+        found[spec.name] = tuple(shape)
+    return found
+
+
+def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path) -> Artifact:
+    model = parse_model(raw, "onnx2tf's result")
+    graph = model.subgraphs[0]
+    layouts_in = _ordered(model_inputs(model), artifact.inputs, graph, "inputs")
+    layouts_out = _ordered(model_outputs(model), artifact.outputs, graph, "outputs")
+    rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
+    path = workdir / "converted.tflite"
+    path.write_bytes(to_bytes(model))
+    digest = digest_files([path])
+    options = {"backend": "flatbuffer_direct", "channels_last": list(last)}
+    version = toolchain.TOOLS[_TOOL].requirements[0].partition("==")[2]
+    kept = [spec.layout for spec in artifact.inputs]
+    return Artifact(
+        format="tflite",
+        path=path,
+        digest=digest,
+        inputs=tuple(
+            dataclasses.replace(spec, layout=layout or before)
+            for spec, layout, before in zip(model_inputs(model), layouts_in, kept, strict=True)
+        ),
+        outputs=tuple(
+            dataclasses.replace(spec, layout=layout)
+            for spec, layout in zip(model_outputs(model), layouts_out, strict=True)
+        ),
+        steps=(*artifact.steps, Step("tflite_from_onnx", f"onnx2tf {version}", options, digest)),
+        findings=artifact.findings,
+    )
+
+
+def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str) -> list[str]:
+    """Puts the graph's inputs or outputs into the original's order; the layout that each has come to ("" for its own)."""
+    if len(found) != len(wanted):
+        raise ConvertError(
+            f"onnx2tf made {len(found)} {side} of {len(wanted)}", fix="build with --runtime onnxruntime", code="onnx2tf"
+        )
+    by_name = {_plain(spec.name): place for place, spec in enumerate(found)}
+    places = [by_name.get(_plain(spec.name), place) for place, spec in enumerate(wanted)]
+    if sorted(places) != list(range(len(found))):
+        places = list(range(len(found)))
+    setattr(graph, side, [int(getattr(graph, side)[place]) for place in places])
+    return [_layout(found[place], before) for place, before in zip(places, wanted, strict=True)]
+
+
+def _plain(name: str) -> str:
+    return "".join(one if one.isalnum() else "_" for one in name)
+
+
+def _layout(spec: TensorSpec, before: TensorSpec) -> str:
+    """Whether a map was turned to channels last: its shape tells."""
+    if len(spec.shape) != _IMAGE_RANK or len(before.shape) != _IMAGE_RANK:
+        return ""
+    old, new = list(before.shape), list(spec.shape)
+    turned = [old[0], old[2], old[3], old[1]]
+    same = all(isinstance(a, str) or a == b for a, b in zip(turned, new, strict=True))
+    kept = all(isinstance(a, str) or a == b for a, b in zip(old, new, strict=True))
+    return "nhwc" if same and not kept else ""
+
+
+def _explain(error: ConvertError) -> ConvertError:
+    return ConvertError(
+        error.what[:900],
+        where=error.where,
+        expected="operators that onnx2tf lowers to TFLite",
+        fix="replace that operator in the model, or build with --runtime onnxruntime",
+        code="unsupported-operator" if error.code == "onnx2tf" else error.code,
+    )

@@ -1,0 +1,75 @@
+"""Keras models by a worker: in this interpreter where the keras extra is installed, else in an environment of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError
+from agent.contract.manifest import TensorSpec
+from packager import toolchain
+from packager.worker import run_worker
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from packager.protocols import Arrays
+
+_TOOL = "keras"
+
+
+def python_for_keras(progress: Callable[[str], None] = lambda _: None) -> str:
+    """An interpreter with TensorFlow; makes one where there is none."""
+    if importlib.util.find_spec("tensorflow") is not None:
+        return sys.executable
+    return toolchain.install(_TOOL, progress).python
+
+
+def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs; free dimensions are called by their tensor. Raises ConvertError."""
+    found = call({"do": "describe", "model": str(path.resolve())}, path)
+    return _specs(found["inputs"]), _specs(found["outputs"])
+
+
+def _specs(rows: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(
+            name=row["name"],
+            dtype=row["dtype"],
+            shape=[f"{row['name']}_{axis}" if size is None else int(size) for axis, size in enumerate(row["shape"])],
+        )
+        for row in rows
+    )
+
+
+def run_keras(
+    path: Path, batches: Sequence[Arrays], inputs: Sequence[str], outputs: Sequence[str]
+) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """The model's own outputs for each batch."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory(prefix="edgepack-keras-") as folder:
+        base = Path(folder)
+        arrays: dict[str, Any] = {
+            f"input_{place}": np.stack([batch[name] for batch in batches]) for place, name in enumerate(inputs)
+        }
+        np.savez(base / "inputs.npz", **arrays)
+        task = {"do": "run", "model": str(path.resolve())}
+        call({**task, "inputs": str(base / "inputs.npz"), "outputs": str(base / "outputs.npz")}, path)
+        with np.load(base / "outputs.npz") as file:
+            columns = {name: file[f"output_{place}"] for place, name in enumerate(outputs)}
+    return [{name: column[place] for name, column in columns.items()} for place in range(len(batches))]
+
+
+def call(task: Mapping[str, Any], path: Path, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """One task of the worker. Raises ConvertError that names the model."""
+    try:
+        return run_worker(_TOOL, task, python=python_for_keras(progress), what="TensorFlow")
+    except ConvertError as error:
+        if error.code == "keras":
+            error.where = path.name
+        raise

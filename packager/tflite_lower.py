@@ -1,0 +1,178 @@
+"""What every target that eats TFLite does: the graph cleaned, the precision made, quantised sources passed through."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.errors import ConvertError, UsageError
+from agent.contract.finding import INFO, Finding
+from agent.contract.manifest import Step
+from packager.artifact import Artifact, digest_files
+from packager.bundle.golden import GoldenVectors
+from packager.compress.quantize.tflite import quantize_tflite
+from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
+from packager.tflite_model import (
+    is_quantized,
+    model_inputs,
+    model_outputs,
+    quantization_of,
+    read_model,
+    rename,
+    to_bytes,
+)
+from packager.tflite_run import fit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+    from agent.contract.manifest import TensorSpec
+    from packager.protocols import Lowering
+    from packager.recipe import Recipe
+
+_STEPS = {
+    "fp16": "to_float16",
+    "int8-dynamic": "quantize_dynamic",
+    "int8": "quantize_static",
+    "int16x8": "quantize_16x8",
+}
+
+
+def settled(recipe: Recipe, scope: str) -> Recipe:
+    """The recipe with scope and input type filled in. Raises ConvertError for what TFLite's quantiser has not."""
+    if recipe.method != "minmax":
+        raise ConvertError(
+            f"TFLite calibration has no method {recipe.method!r}",
+            expected="minmax",
+            fix="use --recipe int8",
+            code="no-recipe",
+        )
+    for kind in (recipe.weight_type, recipe.activation_type):
+        if kind not in ("", "int8"):
+            raise ConvertError(f"TFLite has no {kind} arithmetic", expected="int8", code="no-recipe")
+    io = "" if recipe.precision not in ("int8", "int16x8") else recipe.io or "int8"
+    return dataclasses.replace(recipe, scope=recipe.scope or scope, io=io)
+
+
+def plan_steps(artifact: Artifact, recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
+    """The names and options of what `lower_tflite` does."""
+    if artifact.quantized or recipe.precision == "fp32":
+        return []
+    return [(_STEPS[recipe.precision], options_of(recipe))]
+
+
+def options_of(recipe: Recipe) -> dict[str, Any]:
+    """What the step's entry in the manifest tells."""
+    if recipe.precision == "fp16":
+        return {"io": "float"}
+    options: dict[str, Any] = {"per_channel": recipe.per_channel}
+    if recipe.precision != "int8-dynamic":
+        options |= {"method": recipe.method, "scope": recipe.scope, "io": recipe.io}
+    if recipe.exclude:
+        options["exclude"] = list(recipe.exclude)
+    return options
+
+
+def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
+    """The artifact in the recipe's precision. Raises ConvertError, or UsageError for missing calibration data."""
+    _check_static(artifact, job.shapes)
+    if artifact.quantized:
+        return _passed_through(artifact, recipe)
+    clean, findings = _clean(artifact, job)
+    if recipe.precision == "fp32":
+        return dataclasses.replace(clean, findings=(*clean.findings, *findings))
+    path = job.workdir / "lowered.tflite"
+    feeds = None
+    if recipe.needs_calibration:
+        if job.calibration is None:
+            raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
+        findings += job.calibration.findings()
+        feeds = calibration_feeds(artifact, job)
+    findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress)
+    model = read_model(path)
+    rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
+    path.write_bytes(to_bytes(model))
+    digest = digest_files([path])
+    tool = f"ai-edge-quantizer {importlib.metadata.version('ai-edge-quantizer')}"
+    return dataclasses.replace(
+        clean,
+        path=path,
+        digest=digest,
+        inputs=_kept_layout(model_inputs(model), artifact.inputs),
+        outputs=_kept_layout(model_outputs(model), artifact.outputs),
+        quantized=is_quantized(model),
+        steps=(*clean.steps, Step(_STEPS[recipe.precision], tool, options_of(recipe), digest)),
+        findings=(*clean.findings, *findings),
+    )
+
+
+def _check_static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> None:
+    named = [name for name, shape in shapes.items() if any(isinstance(size, str) for size in shape)]
+    if named:
+        raise ConvertError(
+            f"free dimensions in a TFLite model: {', '.join(named)}",
+            expected="numbers: TFLite's memory is planned for fixed shapes",
+            fix="give --shape with numbers only",
+            code="dynamic-shape",
+        )
+    del artifact
+
+
+def _clean(artifact: Artifact, job: Lowering) -> tuple[Artifact, list[Finding]]:
+    model = read_model(artifact.path)
+    folded = fold_pads(model)
+    transposes = fold_flattening(model)
+    flattened = flatten_biases(model)
+    rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
+    path = job.workdir / "clean.tflite"
+    path.write_bytes(to_bytes(model))
+    digest = digest_files([path])
+    counts = {"pads_folded": folded, "transposes_folded": transposes, "biases_flattened": flattened}
+    options = {key: value for key, value in counts.items() if value}
+    steps = (*artifact.steps, Step("clean_graph", "edgepack", options, digest)) if options else artifact.steps
+    return dataclasses.replace(artifact, path=path, digest=digest, steps=steps), layout_findings(model)
+
+
+def _passed_through(artifact: Artifact, recipe: Recipe) -> Artifact:
+    if recipe.precision == "fp16":
+        raise ConvertError(
+            "the source is already quantised: it cannot become float16",
+            fix="build from the float model, or take --recipe int8 to pass this one through",
+            code="already-quantised",
+        )
+    finding = Finding("already-quantised", INFO, "the source is already quantised: passed through as it is", "")
+    more = layout_findings(read_model(artifact.path))
+    return dataclasses.replace(artifact, findings=(*artifact.findings, finding, *more))
+
+
+def _kept_layout(specs: Sequence[TensorSpec], before: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+    return tuple(dataclasses.replace(spec, layout=old.layout) for spec, old in zip(specs, before, strict=True))
+
+
+def calibration_feeds(artifact: Artifact, job: Lowering) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    """The calibration samples as the float TFLite model takes them."""
+    if job.calibration is None:
+        return
+    given = {spec.name: spec for spec in job.calibration.specs}
+    for feed in job.calibration.feeds():
+        yield {spec.name: fit(feed[spec.name], given[spec.name], spec) for spec in artifact.inputs}
+
+
+def fit_golden(original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
+    """Golden inputs in the lowered model's layout and integers; outputs in its layout, as real numbers."""
+    scales = quantization_of(read_model(lowered.path))
+    inputs = {
+        new.name: fit(golden.inputs[old.name], old, new, scales.get(new.name))
+        for old, new in zip(original.inputs, lowered.inputs, strict=True)
+    }
+    outputs = {
+        new.name: fit(
+            golden.outputs[old.name], old, dataclasses.replace(new, dtype=str(golden.outputs[old.name].dtype))
+        )
+        for old, new in zip(original.outputs, lowered.outputs, strict=True)
+    }
+    return GoldenVectors(inputs=inputs, outputs=outputs, made_from=golden.made_from)

@@ -1,0 +1,75 @@
+"""TFLite (LiteRT) on phones and Linux boards: fp32, fp16, dynamic INT8, full INT8 and 16x8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from agent.contract.manifest import RuntimeNeed, Tolerance
+from packager import tflite_lower
+from packager.android_note import integration_note
+from packager.tflite_model import operator_counts, quantization_of, read_model
+from packager.tflite_run import run_tflite
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from packager.artifact import Artifact
+    from packager.bundle.golden import GoldenVectors
+    from packager.protocols import Arrays, Lowering, Terms
+    from packager.recipe import Recipe
+
+# As for ONNX Runtime: floats differ by rounding, quantised networks that keep their accuracy stay above 0.98.
+_TOLERANCES = {
+    "fp32": Tolerance(min_cosine=0.9999, max_abs=1e-4),
+    "fp16": Tolerance(min_cosine=0.999, max_abs=1e-2),
+    "int8-dynamic": Tolerance(min_cosine=0.98, max_abs=1e-3),
+    "int8": Tolerance(min_cosine=0.98, max_abs=1e-3),
+    "int16x8": Tolerance(min_cosine=0.999, max_abs=1e-3),
+}
+# The oldest LiteRT that the project tests; 1.4.0 is the one for glibc 2.17.
+_LEAST = "1.4.0"
+
+
+class Tflite:
+    """The rules of this runtime."""
+
+    name = "tflite"
+    title = "TFLite"
+    format = "tflite"
+    recipes: Sequence[str] = tuple(_TOLERANCES)
+    extra = "tflite"
+
+    def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
+        """The steps, scope and types chosen."""
+        return tflite_lower.plan_steps(artifact, self._recipe(job))
+
+    def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
+        """The model in the recipe's precision. Raises ConvertError or UsageError."""
+        return tflite_lower.lower_tflite(artifact, job, self._recipe(job))
+
+    def terms(self, artifact: Artifact, job: Lowering) -> Terms:
+        """Any LiteRT that reads the file's operators; the device's runtime refuses what it does not know by name."""
+        from packager.protocols import Terms
+
+        model = read_model(artifact.path)
+        quantization = quantization_of(model)
+        facts = {"operators": dict(sorted(operator_counts(model).items())), "quantization": quantization}
+        least = str(job.profile.runtime(self.name).options.get("min_runtime", _LEAST))
+        files = {}
+        if job.profile.kind == "android":
+            files["INTEGRATION.md"] = integration_note(artifact, quantization, least).encode()
+        need = RuntimeNeed(name=self.name, min_version=least)
+        return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], facts=facts, files=files)
+
+    def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+        """LiteRT's own kernels without delegates; quantised outputs as real numbers."""
+        inputs, outputs = ([spec.name for spec in side] for side in (artifact.inputs, artifact.outputs))
+        return run_tflite(artifact.path, batches, inputs, outputs)
+
+    def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
+        """Channels last and quantised where the lowered model is."""
+        return tflite_lower.fit_golden(original, lowered, golden)
+
+    def _recipe(self, job: Lowering) -> Recipe:
+        return tflite_lower.settled(job.recipe, job.profile.int8.scope)

@@ -1,0 +1,125 @@
+"""TFLite bundles in every precision: built, and run by the agent with a passing golden check."""
+
+import importlib.util
+
+import numpy as np
+import pytest
+
+from agent.contract.archive import BundleReader
+from packager.device.device import Device
+from packager.pipeline import build
+from packager.tflite_model import model_inputs, operator_counts, parse_model
+from tests.tflite_models import classifier, fb, needs_tflite, samples
+
+pytestmark = needs_tflite
+
+NET = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.dense = nn.Linear(8 * 4 * 4, 5)
+
+    def forward(self, image):
+        x = nn.functional.max_pool2d(torch.relu(self.first(image)), 2)
+        return self.dense(x.flatten(1))
+
+def make():
+    return Net().eval(), (torch.randn(1, 3, 8, 8),)
+"""
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "net.tflite"
+    path.write_bytes(classifier())
+    np.savez(tmp_path / "cal.npz", image=samples())
+    return path
+
+
+def made(model, recipe, tmp_path, **options):
+    calibration = str(tmp_path / "cal.npz") if recipe in ("int8", "int16x8") else None
+    built = build(
+        str(model),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe=recipe,
+        calibration=calibration,
+        output=tmp_path / f"{recipe}.edgepack",
+        **options,
+    )
+    with BundleReader(built.bundle) as reader:
+        return built, parse_model(reader.read(built.manifest.model))
+
+
+@pytest.mark.parametrize("recipe", ["fp32", "fp16", "int8-dynamic", "int8", "int16x8"])
+def test_precision_runs_on_this_machine_and_is_right(model, tmp_path, recipe):
+    built, _ = made(model, recipe, tmp_path)
+    assert [finding.code for finding in built.manifest.findings if finding.level == "warning"] == []
+    with Device("local") as device:
+        report = device.bench(built.bundle, runs=3, rounds=1, warmup_runs=1, warmup_seconds=0.0)
+    assert report.parity.verdict == "pass"
+    assert report.parity.outputs[0].cosine > (0.99999 if recipe == "fp32" else 0.99)
+    assert sum(report.runtime.placement.values()) >= 8
+
+
+def test_int8_has_int8_inputs_and_says_their_scale(model, tmp_path):
+    built, graph = made(model, "int8", tmp_path)
+    assert [spec.dtype for spec in built.manifest.inputs + built.manifest.outputs] == ["int8", "int8"]
+    assert [spec.dtype for spec in model_inputs(graph)] == ["int8"]
+    scale = built.manifest.facts["quantization"]["image"]["scale"]
+    assert scale == pytest.approx((samples().max() - samples().min()) / 255, rel=0.02)
+
+
+def test_float_inputs_on_request(model, tmp_path):
+    built, graph = made(model, "int8", tmp_path, io="float")
+    assert [spec.dtype for spec in model_inputs(graph)] == ["float32"]
+    assert built.manifest.inputs[0].dtype == "float32"
+
+
+def test_cpu_scope_leaves_sums_and_softmax_in_float(model, tmp_path):
+    built, _ = made(model, "int8", tmp_path)
+    told = next(finding for finding in built.manifest.findings if finding.code == "float-operators")
+    assert "ADD" in told.message
+    assert "SOFTMAX" in told.message
+    assert "CONV" not in told.message
+
+
+def test_order_of_calibration_samples_does_not_matter(model, tmp_path):
+    first, _ = made(model, "int8", tmp_path)
+    np.savez(tmp_path / "cal.npz", image=samples()[::-1])
+    second, _ = made(model, "int8", tmp_path)
+    assert first.manifest.facts["quantization"] == second.manifest.facts["quantization"]
+
+
+def test_same_inputs_give_the_same_bytes(model, tmp_path):
+    first, _ = made(model, "int8", tmp_path)
+    second, _ = made(model, "int8", tmp_path)
+    assert first.digest == second.digest
+
+
+def test_android_bundle_brings_a_note(model, tmp_path):
+    built = build(str(model), "android-arm64", recipe="fp16", output=tmp_path / "a.edgepack")
+    with BundleReader(built.bundle) as reader:
+        note = reader.read("INTEGRATION.md").decode()
+    assert "Not run on a phone" in note
+    assert "`image` | float32 | 1 x 8 x 8 x 3 | nhwc" in note
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("litert_torch") is None or fb is None, reason="litert-torch is not installed"
+)
+@pytest.mark.timeout(600)
+def test_torch_module_becomes_channels_last(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    np.savez(tmp_path / "cal.npz", image=np.moveaxis(samples(), -1, 1))
+    built, graph = made(f"{tmp_path / 'net.py'}:make", "int8", tmp_path)
+    assert [(spec.name, spec.shape, spec.layout) for spec in built.manifest.inputs] == [("image", [1, 8, 8, 3], "nhwc")]
+    assert built.manifest.outputs[0].name == "output"
+    assert operator_counts(graph)["TRANSPOSE"] == 0
+    with Device("local") as device:
+        report = device.bench(built.bundle, runs=3, rounds=1)
+    assert report.parity.verdict == "pass"
