@@ -1,13 +1,14 @@
 """The codec is strict: what goes out comes back, and nothing else comes in."""
 
 import dataclasses
+import functools
 import json
 import math
 import typing
 from typing import Any, Dict, List, Optional, Tuple, Union
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.contract import codec
@@ -30,6 +31,7 @@ json_values = st.recursive(
 PLAIN = {str: st.text(max_size=5), int: st.integers(), float: finite, bool: st.booleans(), type(None): st.none()}
 
 
+@functools.cache
 def drawn(kind):
     """Values of a type that the codec knows."""
     if dataclasses.is_dataclass(kind):
@@ -49,6 +51,7 @@ def drawn(kind):
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS, ids=lambda kind: kind.__name__)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_every_document_comes_back_as_it_went(kind, data):
     document = data.draw(drawn(kind))
