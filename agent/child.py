@@ -97,7 +97,8 @@ def round_(
     runner.run(feed)
     first = clock()
     warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
-    samples = sampler.sample(runner.run, feed, seconds, runs)
+    call, lead = runner.timed() if hasattr(runner, "timed") else (runner.run, None)
+    samples = sampler.sample(call, feed, seconds, runs, lead)
     result = Round(
         load_ns=loaded - start,
         first_ns=first - loaded,
