@@ -104,7 +104,8 @@ def round_(
     first = clock()
     warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
     _take_parts(runner)  # those of the warm-up
-    samples = sampler.sample(runner.run, feed, seconds, runs)
+    timed, lead = runner.timed() if hasattr(runner, "timed") else (runner.run, None)
+    samples = sampler.sample(timed, feed, seconds, runs, lead)
     parts = _take_parts(runner)
     result = Round(
         load_ns=loaded - start,

@@ -22,9 +22,10 @@ def warm_up(run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds:
 
 
 def sample(
-    run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds: float, runs: Optional[int]
+    run: Callable[..., Any], feed: Dict[str, Any], seconds: float, runs: Optional[int], lead: Any = None
 ) -> List[int]:
-    """Exactly `runs` timed inferences, or as many as `seconds` hold (at least one); nanoseconds, in order.
+    """Exactly `runs` timed inferences, or as many as `seconds` hold (at least one); nanoseconds, in order. Each is
+    `run(feed)`, or `run(lead, feed)` with a `lead`.
 
     The garbage collector waits outside: its pauses are the interpreter's, not the model's.
     """
@@ -38,7 +39,10 @@ def sample(
         end = clock() + (int(seconds * 1e9) if runs is None else 1 << 62)
         while len(times) < limit:
             start = clock()
-            run(feed)
+            if lead is None:
+                run(feed)
+            else:
+                run(lead, feed)
             stop = clock()
             append(stop - start)
             if stop >= end:

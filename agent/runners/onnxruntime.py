@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from agent.contract.errors import ContractError, DeviceError, nearest
 
@@ -101,6 +101,10 @@ class Runner:
     def run(self, inputs: Dict[str, Any]) -> List[Any]:
         """The outputs, in the order of `output_names`."""
         return self._run(self._names, inputs)  # type: ignore[no-any-return]
+
+    def timed(self) -> Tuple[Callable[[List[str], Dict[str, Any]], List[Any]], List[str]]:
+        """What the sampler calls, and with which first argument: a frame of ours more is 1 % of 25 microseconds."""
+        return self._session.run, self._names
 
     def output_names(self) -> List[str]:
         """The names that `run`'s values belong to."""

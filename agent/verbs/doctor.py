@@ -109,7 +109,17 @@ def _ask(path: str, names: List[str]) -> Dict[str, str]:
     try:
         done = subprocess.run([path, "-I", "-c", _ASK, *names], capture_output=True, timeout=20, check=True)
         told: Dict[str, Any] = json.loads(done.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except subprocess.CalledProcessError as error:
+        # Not str(error): that is the question, not the answer.
+        said = error.stderr.decode("utf-8", "replace").strip()[-200:]
+        return {
+            "version": "",
+            "has": "",
+            "error": ("it ended with status %d: %s" % (error.returncode, said)).rstrip(": "),
+        }
+    except subprocess.TimeoutExpired:
+        return {"version": "", "has": "", "error": "it did not answer"}
+    except (OSError, ValueError) as error:
         return {"version": "", "has": "", "error": str(error)[:200]}
     return {"version": str(told["version"]), "has": str(told["has"])}
 

@@ -16,13 +16,14 @@ from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Emulation, Parity, Report
 from packager.device import inventory
 from packager.device.answers import decoded, part
-from packager.device.session import AgentSession, Progress, Reconnect, _silent
+from packager.device.session import IDLE_SECONDS, AgentSession, Progress, Reconnect, _silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
 
+_EMULATED_IDLE = 900.0
 _COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
 
@@ -58,7 +59,13 @@ class Device:
         if self._session is None:
             self.progress(f"connecting to {self.address}")
             transport = inventory.open_transport(self.entry)
-            self._session = AgentSession(transport, python=self.entry.python, root=self.entry.root)
+            self._session = AgentSession(
+                transport,
+                python=self.entry.python,
+                root=self.entry.root,
+                # An emulated machine's seconds may take minutes here, the agent's heartbeat among them.
+                idle=_EMULATED_IDLE if self.entry.kind == inventory.EMULATED else IDLE_SECONDS,
+            )
             if self._interrupted:  # while it connected
                 transport.interrupt()
         return self._session

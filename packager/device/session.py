@@ -35,10 +35,18 @@ def _silent(_: str) -> None:
 class AgentSession:
     """Jobs for the agent on one device, over one transport."""
 
-    def __init__(self, transport: Interruptible, *, python: str = "python3", root: str = "~/.edgepack") -> None:
+    def __init__(
+        self,
+        transport: Interruptible,
+        *,
+        python: str = "python3",
+        root: str = "~/.edgepack",
+        idle: float = IDLE_SECONDS,
+    ) -> None:
         self.transport = transport
         self.python = python
         self.root = root
+        self.idle = idle
         self._agent = ""
 
     def call(
@@ -56,7 +64,7 @@ class AgentSession:
             stdin=json.dumps(document).encode() + b"\n",
             deadline=DEADLINES.get(verb, DEADLINE) + longer,
             on_line=answer.line,
-            idle=IDLE_SECONDS,
+            idle=self.idle,
             on_interrupt=_CANCEL,
         )
         return answer.value(done, self.transport.name)

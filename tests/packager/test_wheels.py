@@ -34,5 +34,5 @@ def test_an_old_system_gets_older_wheels(tmp_path):
 
 @pytest.mark.device
 def test_a_package_that_has_no_wheel_is_an_error_in_words(tmp_path):
-    with pytest.raises(DeviceError, match="no wheels of onnxruntime for Python 2.7"):
+    with pytest.raises(DeviceError, match=r"no wheels of onnxruntime for Python 2\.7"):
         download(tmp_path, ["onnxruntime"], "aarch64", "2.7", "2.36")

@@ -1,6 +1,7 @@
 """The codec is strict: what goes out comes back, and nothing else comes in."""
 
 import dataclasses
+import functools
 import json
 import math
 import typing
@@ -30,6 +31,7 @@ json_values = st.recursive(
 PLAIN = {str: st.text(max_size=5), int: st.integers(), float: finite, bool: st.booleans(), type(None): st.none()}
 
 
+@functools.cache
 def drawn(kind):
     """Values of a type that the codec knows."""
     if dataclasses.is_dataclass(kind):
@@ -49,7 +51,7 @@ def drawn(kind):
 
 
 @pytest.mark.parametrize("kind", DOCUMENTS, ids=lambda kind: kind.__name__)
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_every_document_comes_back_as_it_went(kind, data):
     document = data.draw(drawn(kind))

@@ -22,18 +22,15 @@ pytestmark = [
 ]
 A72 = Hardware("cortex-a72", memory_bytes=512 << 20)
 
-# A number from busy code alone, in the guest's own nanoseconds; the work grows with the argument.
+# A number from busy code alone, in the guest's own nanoseconds; the work grows with the argument. Not a loop in Python: how
+# its allocator behaves differs by a percent from process to process.
 COUNT = """
-import sys, time
-def work(n):
-    total = 0
-    for i in range(n):
-        total += 3
-    return total
-work(10000)
+import sys, time, zlib
+data = b"x" * int(sys.argv[1])
+zlib.crc32(data)
 samples = []
 for _ in range(21):
-    start = time.perf_counter_ns(); work(int(sys.argv[1])); samples.append(time.perf_counter_ns() - start)
+    start = time.perf_counter_ns(); zlib.crc32(data); samples.append(time.perf_counter_ns() - start)
 print(sorted(samples)[10])
 """
 # sdot v0.4s, v1.16b, v2.16b; ret
@@ -109,17 +106,18 @@ def test_another_machine_of_the_same_name(a72, image, home):
 
 
 def test_counts_repeat_and_follow_the_work_and_the_disk_is_kept(a72, home):
-    first = int(ssh(a72, "python3 - 100000", COUNT).stdout)
-    more = int(ssh(a72, "python3 - 101000", COUNT).stdout)
-    assert more / first == pytest.approx(1.01, abs=0.002)
+    first = int(ssh(a72, "python3 - 10000000", COUNT).stdout)
+    more = int(ssh(a72, "python3 - 10100000", COUNT).stdout)
+    assert more / first == pytest.approx(1.01, abs=0.001)
     assert ssh(a72, "echo kept > kept").returncode == 0
     stopped = machine.stop("a72", home=home)
     assert (stopped.running, stopped.findings) == (False, ())
     again = machine.start("a72", home=home)
     assert again.known_hosts_line == a72.known_hosts_line
     assert ssh(again, "cat kept").stdout == "kept\n"
-    assert int(ssh(again, "python3 - 100000", COUNT).stdout) == pytest.approx(first, rel=0.002)
-    assert ssh(again, "python3 -", DOT_PRODUCT).returncode == 132  # 128 + SIGILL: an a72 has no dot product
+    assert int(ssh(again, "python3 - 10000000", COUNT).stdout) == pytest.approx(first, rel=0.002)
+    # 128 + SIGILL: an a72 has no dot product
+    assert ssh(again, "python3 -; echo $?", DOT_PRODUCT).stdout == "132\n"
 
 
 def test_power_cut_and_remove(image, home):
