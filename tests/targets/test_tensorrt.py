@@ -132,5 +132,5 @@ def test_an_operator_that_tensorrt_lacks_stops_the_build_by_name(tmp_path):
 
 def test_an_engine_is_no_model(tmp_path):
     (tmp_path / "m.engine").write_bytes(b"ptrt")
-    with pytest.raises(UsageError, match="does not read .engine"):
+    with pytest.raises(UsageError, match=r"does not read \.engine"):
         build(str(tmp_path / "m.engine"), "jetson-orin", recipe="fp16")
