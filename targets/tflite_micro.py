@@ -38,6 +38,7 @@ class TfliteMicro:
     format = "tflite"
     recipes: Sequence[str] = ("int8",)
     extra = "tflite"
+    runner = ""  # nothing of ours runs on a microcontroller: `qemu:` boards are driven by the host
 
     def __init__(self) -> None:
         self._arenas: dict[str, int] = {}

@@ -46,6 +46,12 @@ def unit_text(report: Report) -> str:
     return f"ms of the emulator, emulated {report.emulation.cpu}"
 
 
+def _counted(report: Report, value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _counted(report, part) for name, part in value.items()}
+    return instructions(report, value) if isinstance(value, list) else instructions(report, [value])[0]
+
+
 def instructions(report: Report, values: list[int]) -> list[int]:
     """Durations of an emulated machine as numbers of instructions."""
     step = (report.emulation.ns_per_instruction if report.emulation else None) or 1.0
@@ -139,7 +145,5 @@ def _round_document(report: Report, one: Round) -> dict[str, Any]:
     document["n"] = len(one.samples_ns)
     if counts_instructions(report):
         for key in [key for key in document if key.endswith("_ns")]:
-            values = document.pop(key)
-            counts = instructions(report, values if isinstance(values, list) else [values])
-            document[key.removesuffix("ns") + "instructions"] = counts if isinstance(values, list) else counts[0]
+            document[key.removesuffix("ns") + "instructions"] = _counted(report, document.pop(key))
     return document

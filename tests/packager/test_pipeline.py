@@ -222,9 +222,12 @@ def test_profiles_own_recipe_is_taken(place, classifier, packed, npz):
     assert packed(classifier, "raspberry-pi-5", calibration=str(npz)).manifest["recipe"]["name"] == "int8"
 
 
-def test_runtime_of_a_later_version_is_refused_with_a_way_out(classifier):
+def test_runtime_of_a_later_version_is_refused_with_a_way_out(classifier, place):
+    text = files("profiles").joinpath("linux-x86-64.toml").read_text(encoding="utf-8")
+    text = text.replace('name = "linux-x86-64"', 'name = "with-npu"') + '\n[runtimes.npu]\nversion = "1.0"\n'
+    (place / "with-npu.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ConvertError) as caught:
-        packager.build(str(classifier), "cortex-m4", recipe="fp32")
+        packager.build(str(classifier), "./with-npu.toml", runtime="npu", recipe="fp32")
     assert caught.value.code == "runtime-not-yet"
     with pytest.raises(UsageError, match="unknown runtime"):
         packager.build(str(classifier), "linux-x86-64", runtime="onnxruntme", recipe="fp32")
