@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from importlib.resources import files
 
 import numpy as np
 import onnx
