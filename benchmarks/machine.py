@@ -106,3 +106,11 @@ def _save(path, nodes, weights, shape, classes=10):
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
+
+
+def samples(path, shape):
+    """Noise as calibration data for the models above."""
+    import numpy as np
+
+    np.savez(path, input=np.random.default_rng(7).standard_normal(shape).astype(np.float32))
+    return path

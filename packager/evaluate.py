@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
+from packager.onnx_model import need_onnxruntime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +53,7 @@ def run_bundle(bundle: str | Path, arrays: Mapping[str, Array]) -> dict[str, Arr
 def _run(
     path: Path, arrays: Mapping[str, Array], names: list[str], session_options: Mapping[str, Any], batch: int
 ) -> Iterator[dict[str, Array]]:
-    import onnxruntime
-
+    onnxruntime = need_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(

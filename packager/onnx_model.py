@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,14 @@ _QUANTIZED = {
 }
 _STANDARD = ("", "ai.onnx")
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml", "ai.onnx.preview.training")
+
+
+def need_onnxruntime() -> Any:
+    """The onnxruntime module, its telemetry off: since 1.32 the releases send events to their maker and leave files in
+    the temporary folder unless this variable is set before the first import ("Privacy.md" of onnxruntime).
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def load_model(path: Path, *, weights: bool = True) -> Any:

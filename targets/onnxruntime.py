@@ -19,6 +19,7 @@ from packager.onnx_model import (
     load_model,
     model_inputs,
     model_outputs,
+    need_onnxruntime,
 )
 from packager.onnx_versions import limits, oldest_for
 from packager.sources.onnx import run_onnx
@@ -78,9 +79,8 @@ class Onnxruntime:
             )
         companions = tuple(path.parent / name for name in external_files(load_model(path, weights=False)))
         digest = digest_files([path, *companions])
-        import onnxruntime
-
-        step = Step(_STEPS[recipe.precision], f"onnxruntime {onnxruntime.__version__}", _options(recipe), digest)
+        tool = f"onnxruntime {need_onnxruntime().__version__}"
+        step = Step(_STEPS[recipe.precision], tool, _options(recipe), digest)
         return dataclasses.replace(
             ready,
             path=path,

@@ -15,6 +15,7 @@ from packager.onnx_model import (
     load_model,
     model_inputs,
     model_outputs,
+    need_onnxruntime,
     opset,
 )
 
@@ -66,8 +67,7 @@ class Onnx:
 
 def run_onnx(path: Path, batches: Sequence[Arrays], names: list[str]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
     """Runs the file with every optimisation off: the plain meaning of the graph, no saturating INT8 kernels."""
-    import onnxruntime
-
+    onnxruntime = need_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from agent.contract.errors import ConvertError
 from agent.contract.finding import WARNING, Finding
 from packager.compress.quantize.onnx_static import check_excluded, quiet
-from packager.onnx_model import all_nodes, load_model
+from packager.onnx_model import all_nodes, load_model, need_onnxruntime
 
 if TYPE_CHECKING:
     from packager.recipe import Recipe
@@ -19,6 +19,7 @@ OPERATORS = ("MatMul", "Gemm", "LSTM", "Attention", "EmbedLayerNormalization")
 
 def quantize_dynamic(source: Path, result: Path, recipe: Recipe) -> list[Finding]:
     """Writes the quantised model to `result`. Raises ConvertError when no operator can be quantised."""
+    need_onnxruntime()
     from onnx import TensorProto
     from onnxruntime import quantization
 

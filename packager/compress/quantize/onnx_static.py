@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, Finding
-from packager.onnx_model import all_nodes, external_files, load_model, told
+from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, told
 
 if TYPE_CHECKING:
     from packager.calibration import CalibrationData
@@ -37,6 +37,7 @@ def quantize_static(
 
     Raises ConvertError that names the node when the quantiser fails, or when nothing could be quantised.
     """
+    need_onnxruntime()
     from onnxruntime import quantization
 
     findings: list[Finding] = []
@@ -115,8 +116,7 @@ def _prepare(source: Path, prepared: Path, *, large: bool) -> list[Finding]:
 
 
 def _loads(path: Path) -> None:
-    import onnxruntime
-
+    onnxruntime = need_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

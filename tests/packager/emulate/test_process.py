@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+import sys
 
 import pytest
 
@@ -12,8 +13,9 @@ MARK = "4243"
 
 @pytest.fixture
 def sleeper():
-    # Popen returns a moment before the new command line can be read; what it prints comes after that.
-    process = subprocess.Popen(["sh", "-c", f"echo; exec sleep {MARK}"], stdout=subprocess.PIPE)
+    # Popen returns a moment before the new command line can be read; what the program itself prints comes after that.
+    script = f"import time; print(flush=True); time.sleep({MARK})"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     process.stdout.readline()
     yield process
     process.kill()
@@ -52,7 +54,7 @@ def test_what_is_gone_has_no_identity(sleeper):
 
 def test_what_ignores_the_polite_signal_is_killed():
     script = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); signal.pause()"
-    process = subprocess.Popen(["python3", "-c", script], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
     with process:
         process.stdout.readline()
         end(identify(process.pid), "SIG_IGN", patience=0.2)

@@ -1,0 +1,70 @@
+"""edgepack inspect, verify, unpack."""
+
+import hashlib
+import json
+
+import pytest
+
+from tests.packager import models
+
+
+def test_inspect_json_is_the_manifest(edgepack, bundle):
+    document = edgepack("inspect", bundle, "--json").json
+    assert document["schema"] == "edgepack.manifest/1"
+    assert document["target"] == "raspberry-pi-5"
+    assert document["digest"].startswith("sha256:")
+    assert {"runtime", "files", "inputs", "outputs", "golden", "steps", "recipe", "calibration"} <= set(document)
+    edgepack("unpack", bundle, "out")
+    raw = (bundle.parent / "out" / "manifest.json").read_bytes()
+    assert json.loads(raw) == {key: value for key, value in document.items() if key != "digest"}
+    assert document["digest"] == "sha256:" + hashlib.sha256(raw).hexdigest()
+
+
+def test_inspect_tells_people_what_the_device_needs(edgepack, bundle):
+    done = edgepack("inspect", bundle)
+    assert done.status == 0
+    for word in ("raspberry-pi-5", "onnxruntime >= ", "dotprod", "image", "scores", "quantize_static", "20 samples"):
+        assert word in done.out
+
+
+def test_verify(edgepack, bundle):
+    done = edgepack("verify", bundle)
+    assert (done.status, "whole" in done.out) == (0, True)
+    document = edgepack("verify", bundle, "--json").json
+    assert (document["whole"], document["files"]) == (True, 3)
+
+
+def test_verify_finds_one_flipped_bit(edgepack, bundle):
+    raw = bytearray(bundle.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    bundle.write_bytes(raw)
+    done = edgepack("verify", bundle, "--json")
+    assert (done.status, done.out) == (7, "")
+    assert "edgepack: the bundle is not whole" in done.err
+
+
+def test_unpack_gives_a_model_that_runs(edgepack, bundle, place):
+    done = edgepack("unpack", bundle, "out", "--json")
+    assert done.status == 0
+    path = place / "out" / done.json["model_file"]
+    assert models.run_onnx(path, {"image": models.images(1)})["scores"].shape == (1, 10)
+    assert sorted(file.name for file in place.iterdir()) == ["b.edgepack", "out", "samples.npz", "tiny.onnx"]
+
+
+def test_unpack_into_an_empty_folder_and_not_into_a_full_one(edgepack, bundle, place):
+    (place / "out").mkdir()
+    assert edgepack("unpack", bundle, "out").status == 0
+    assert edgepack("unpack", bundle, "out").status == 2
+    assert edgepack("unpack", bundle, "deep/er/out").status == 0
+
+
+@pytest.mark.parametrize("folder", ["b.edgepack", "b.edgepack/out"])
+def test_unpack_where_it_cannot_be(edgepack, bundle, folder):
+    done = edgepack("unpack", bundle, folder)
+    assert (done.status, done.out) == (2, "")
+    assert "bug" not in done.err
+
+
+def test_unpacked_files_are_not_executable_by_others(edgepack, bundle, place):
+    edgepack("unpack", bundle, "out")
+    assert not any(path.stat().st_mode & 0o111 for path in (place / "out").rglob("*") if path.is_file())
