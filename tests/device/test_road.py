@@ -268,3 +268,26 @@ def test_device_whose_copy_was_damaged_is_not_measured(board, edgepack, bundle):
     done = edgepack("bench", bundle, "kitchen", *QUICK, code=7)
     assert "has changed" in done.stderr
     assert "edgepack devices remove-bundle" in done.stderr
+
+
+def test_interrupt_in_mid_bench_on_this_machine(edgepack, bundle):
+    root = edgepack.home / ".edgepack"
+    process = edgepack.start("bench", bundle, "local", *LONG)
+    read_until(process, "round 1 of 1")
+    process.send_signal(signal.SIGINT)
+    code, _, _ = finish(process)
+    assert code == 130
+    wait_for(lambda: not agents(root) and not agents(root, child=True), "every process to end", 10)
+    assert half_written(root) == []
+    assert list((root / "results").iterdir()) == []
+
+
+def test_interrupt_of_an_upload_from_another_thread(board, big_bundle):
+    device = board("kitchen")
+    connected = Device("kitchen")
+    with pytest.raises(KeyboardInterrupt):
+        connected.push(big_bundle, sent=lambda _: connected.interrupt())
+    connected.close()
+    wait_for(lambda: half_written(device.root) == [], "the temporary file to go", 10)
+    with Device("kitchen") as again:
+        assert again.push(big_bundle)["already_there"] is False
