@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 @click.option(
     "--layout",
     type=click.Choice(["nhwc", "nchw", "keep"]),
-    default="",
     help="Of image inputs and outputs [TFLite: nhwc].",
 )
-@click.option(
-    "--io", type=click.Choice(["int8", "float"]), default="", help="Inputs and outputs of TFLite INT8 [int8]."
-)
+@click.option("--io", type=click.Choice(["int8", "float"]), help="Inputs and outputs of TFLite INT8 [int8].")
 @click.option("--output-names", help="Names for a PyTorch model's outputs, separated by commas.")
 @click.option(
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
@@ -93,6 +90,7 @@ def _request(options: dict[str, Any]) -> Request:
 
     preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))
     names = tuple(name.strip() for name in (options.pop("output_names") or "").split(",") if name.strip())
+    options |= {key: options[key] or "" for key in ("layout", "io")}
     bytecode = options.pop("bytecode")
     target_options = {} if bytecode is None else {"bytecode": bytecode}
     filled = fill(options)
@@ -111,4 +109,4 @@ def _show_plan(document: dict[str, Any], *, as_json: bool) -> None:
         [str(index), step["name"], ", ".join(f"{key} {value}" for key, value in step["options"].items())]
         for index, step in enumerate(document["steps"], 1)
     ]
-    table(["step", "what", "options"], rows or [["-", "nothing to convert: the model is shipped as it is", ""]])
+    table(["step", "what", "options"], rows or [["-", "nothing to convert", ""]])
