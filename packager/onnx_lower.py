@@ -13,7 +13,9 @@ from packager.artifact import Artifact, digest_files
 from packager.onnx_model import (
     clean,
     fix_shapes,
+    free_nameless,
     is_quantized,
+    lift_constants,
     load_model,
     model_inputs,
     model_outputs,
@@ -54,6 +56,8 @@ def prepare(artifact: Artifact, shapes: Mapping[str, Shape], most_opset: int, mo
     if wanted != opset(model):
         steps.append(("move_opset", {"from": opset(model), "to": wanted}))
         model = move_opset(model, wanted)
+    model = lift_constants(model)
+    free_nameless(model)
     model.ir_version = min(model.ir_version, most_ir)
     _drop_constant_inputs(model)
     _drop_unused_domains(model)

@@ -28,6 +28,8 @@ _QUANTIZED = {
     "DynamicQuantizeMatMul",
     "MatMulIntegerToFloat",
 }
+_NAMELESS = "?"
+_LEAST_IR = 4  # before it, every initialiser had to be an input as well
 _STANDARD = ("", "ai.onnx")
 _RUNTIME_DOMAINS = ("com.microsoft", "com.microsoft.nchwc", "ai.onnx.ml", "ai.onnx.preview.training")
 
@@ -179,12 +181,16 @@ def describe(values: Any, initializers: set[str] | None = None) -> tuple[TensorS
                 f"{value.name!r} is no tensor", expected="tensors as inputs and outputs", code="not-a-tensor"
             )
         dtype = str(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)) if tensor.elem_type else ""
-        shape: list[int | str] = [
-            dim.dim_value if dim.HasField("dim_value") else (dim.dim_param or f"{value.name}_{index}")
-            for index, dim in enumerate(tensor.shape.dim)
-        ]
+        shape: list[int | str] = [_size(dim, f"{value.name}_{index}") for index, dim in enumerate(tensor.shape.dim)]
         specs.append(TensorSpec(name=value.name, dtype=dtype, shape=shape))
     return tuple(specs)
+
+
+def _size(dim: Any, anonymous: str) -> int | str:
+    """Paddle's exporters write -1, or "?" wherever they know nothing: both are free, and "?" is no name to share."""
+    if dim.HasField("dim_value") and dim.dim_value >= 0:
+        return int(dim.dim_value)
+    return dim.dim_param if dim.dim_param not in ("", _NAMELESS) else anonymous
 
 
 def model_inputs(model: Any) -> tuple[TensorSpec, ...]:
@@ -207,10 +213,34 @@ def model_outputs(model: Any) -> tuple[TensorSpec, ...]:
     return describe(model.graph.output)
 
 
+def lift_constants(model: Any) -> Any:
+    """Constant nodes become initialisers, and initialisers are no inputs: quantisers see weights in no other place."""
+    outputs = {value.name for value in model.graph.output}
+    kept = []
+    for node in model.graph.node:
+        value = next((one for one in node.attribute if one.name == "value"), None)
+        if node.op_type != "Constant" or node.domain not in _STANDARD or value is None or node.output[0] in outputs:
+            kept.append(node)
+            continue
+        value.t.name = node.output[0]
+        model.graph.initializer.append(value.t)
+    if len(kept) < len(model.graph.node):
+        del model.graph.node[:]
+        model.graph.node.extend(kept)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) < len(model.graph.input):
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _LEAST_IR)
+    return model
+
+
 def fix_shapes(model: Any, shapes: Mapping[str, Shape]) -> Any:
     """The model with these input shapes; a free dimension of the same name is set wherever it stands."""
     import onnx
 
+    free_nameless(model)
     sizes: dict[str, int | str] = {}
     for value in model.graph.input:
         if value.name not in shapes:
@@ -235,6 +265,14 @@ def fix_shapes(model: Any, shapes: Mapping[str, Shape]) -> Any:
             fix="give a shape that the model's layers allow",
             code="bad-shape",
         ) from error
+
+
+def free_nameless(model: Any) -> None:
+    """Dimensions of which an exporter knew nothing (see `_size`) become plainly free."""
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info]:
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param == _NAMELESS or dim.dim_value < 0:
+                dim.Clear()
 
 
 def _set_dim(dim: Any, size: int | str) -> None:

@@ -21,7 +21,7 @@ from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
 from packager.protocols import FitsGolden, Lowering
 from packager.recipe import load_recipe
-from packager.shapes import Shape, check_ranges, check_shapes, parse_shapes, split_ranges
+from packager.shapes import Shape, apply_shapes, check_ranges, check_shapes, parse_shapes, split_ranges
 from packager.version import __version__
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def _calibration(
     if request.calibration == RANDOM:
         specs = tuple(sized(artifact, usual))
     elif shapes:
-        specs = tuple(dataclasses.replace(s, shape=list(shapes.get(s.name, s.shape))) for s in specs)
+        specs = tuple(apply_shapes(shapes, specs))
     return load_calibration(request.calibration, specs, request.preprocessing, integer_bounds(artifact))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.contract.errors import UsageError, unknown_name
 from agent.contract.manifest import TensorSpec
@@ -112,6 +112,19 @@ def check_shapes(shapes: Mapping[str, Shape], inputs: Iterable[TensorSpec], *, m
                 expected=f"{name} has the shape {show(tuple(spec.shape))}",
                 code="bad-shape",
             )
+
+
+def apply_shapes(shapes: Mapping[str, Sequence[int | str]], inputs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """The inputs in these shapes. A free dimension has one size wherever its name stands."""
+    sizes: dict[int | str, int | str] = {}
+    for spec in inputs:
+        pairs = zip(spec.shape, shapes.get(spec.name, ()), strict=False)
+        sizes |= {free: size for free, size in pairs if isinstance(free, str)}
+    found = []
+    for spec in inputs:
+        shape = list(shapes.get(spec.name, [sizes.get(size, size) for size in spec.shape]))
+        found.append(dataclasses.replace(spec, shape=shape))
+    return found
 
 
 def show(shape: Iterable[int | str]) -> str:

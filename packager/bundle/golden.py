@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import UsageError
 from agent.contract.manifest import TensorSpec
 from packager.calibration import CalibrationData, random_data
+from packager.shapes import apply_shapes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,11 +78,11 @@ def sized(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> list
 
     Raises UsageError for any other free dimension.
     """
+    known = apply_shapes(shapes, artifact.inputs)
+    batches = {spec.shape[0] for spec in known if spec.shape and isinstance(spec.shape[0], str)}
     specs = []
-    for spec in artifact.inputs:
-        shape: list[int | str] = list(shapes.get(spec.name, spec.shape))
-        if shape and not isinstance(shape[0], int):
-            shape[0] = 1
+    for spec in known:
+        shape: list[int | str] = [1 if size in batches else size for size in spec.shape]
         free = [str(size) for size in shape if not isinstance(size, int)]
         if free:
             given = "x".join(str(size) if isinstance(size, int) else size.upper() for size in shape)

@@ -14,8 +14,8 @@ def test_profiles_list(edgepack):
     document = edgepack("profiles", "list", "--json").json
     by_name = {one["name"]: one for one in document}
     assert len(by_name) >= 20
-    assert by_name["raspberry-pi-5"]["buildable"] == ["onnxruntime"]
-    assert by_name["cortex-m4"]["buildable"] == []
+    assert "onnxruntime" in by_name["raspberry-pi-5"]["buildable"]
+    assert "onnxruntime" not in by_name["cortex-m4"]["buildable"]
     told = edgepack("profiles", "list")
     assert told.status == 0
     assert all(name in told.out for name in by_name)
@@ -33,7 +33,7 @@ def test_profiles_show(edgepack):
 def test_runtimes_list(edgepack):
     (row,) = [one for one in edgepack("runtimes", "list", "--json").json if one["name"] == "onnxruntime"]
     assert row["recipes"] == ["fp32", "fp16", "int8-dynamic", "int8"]
-    assert set(row["sources"]) == {"onnx", "pt2", "torch", "torchscript"}
+    assert set(row["sources"]) >= {"onnx", "pt2", "torch", "torchscript"}
     assert "onnxruntime" in edgepack("runtimes", "list").out
 
 

@@ -41,7 +41,11 @@ def commands(group, path=()):
 
 
 # What gives no data: it writes a file or a registration, or its text is meant for a shell.
-_WITHOUT_JSON = {("completion",), ("init",), ("devices", "add"), ("devices", "remove"), ("devices", "stop")}
+_WITHOUT_JSON = {
+    *{("completion",), ("init",)},
+    *{("devices", "add"), ("devices", "remove"), ("devices", "stop")},
+    *{("toolchain", "install"), ("toolchain", "remove")},
+}
 
 
 def test_whatever_returns_data_has_json():

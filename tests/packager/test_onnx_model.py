@@ -42,6 +42,16 @@ def test_one_name_is_one_size(place):
     assert onnx_model.model_outputs(fixed)[0].shape == [2, 7]
 
 
+def test_minus_one_and_question_marks_are_free_and_not_the_same(place):
+    node = helper.make_node("Identity", ["x"], ["y"])
+    ends = [models.tensor("x", [-1, 3, "?", "?"])], [models.tensor("y", [-1, 3, "?", "?"])]
+    model = onnx_model.load_model(models.save(place / "m.onnx", [node], *ends))
+    assert onnx_model.model_inputs(model)[0].shape == ["x_0", 3, "x_2", "x_3"]
+    fixed = onnx_model.fix_shapes(model, {"x": (1, 3, 48, 192)})
+    assert onnx_model.model_inputs(fixed)[0].shape == [1, 3, 48, 192]
+    assert onnx_model.model_outputs(fixed)[0].shape == [1, 3, 48, 192]
+
+
 def test_shape_that_the_layers_do_not_allow_is_refused(place):
     node = helper.make_node("MatMul", ["x", "w"], ["y"])
     ends = [models.tensor("x", ["n", "k"])], [models.tensor("y", ["n", 3])]

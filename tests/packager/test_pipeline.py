@@ -304,6 +304,17 @@ def test_scalar_input_stays_a_scalar(packed, place):
     assert made.golden("inputs")["k"].shape == (4,)
 
 
+def test_free_dimension_has_one_size_in_every_input(packed, place):
+    node = onnx.helper.make_node("Add", ["x", "state"], ["y"])
+    inputs = [models.tensor("x", ["batch", "time"]), models.tensor("state", [2, "batch", "time"])]
+    model = models.save(place / "m.onnx", [node], inputs, [models.tensor("y", [2, "batch", "time"])])
+    made = packed(model, recipe="fp32", shapes=("x=3x5",))
+    assert made.golden("inputs")["state"].shape == (4, 2, 3, 5)
+    assert [one["shape"] for one in made.manifest["inputs"]] == [[3, 5], [2, 3, 5]]
+    with pytest.raises(UsageError, match="free dimensions: time"):
+        packager.build(str(model), "linux-x86-64", recipe="fp32")
+
+
 def test_output_without_a_shape_gets_its_rank_from_the_run(packed, place):
     node = onnx.helper.make_node("Identity", ["x"], ["y"])
     anything = onnx.helper.make_tensor_value_info("y", models.FLOAT, None)

@@ -56,6 +56,27 @@ def test_dynamic_takes_matrix_products_and_leaves_convolutions(packed, classifie
     assert made.manifest["calibration"] is None
 
 
+@pytest.mark.parametrize("recipe", ["int8", "int8-dynamic"])
+def test_weights_in_constant_nodes_are_quantised(packed, place, recipe):
+    model = onnx.load(str(models.linear(place / "m.onnx", size=16)))
+    weight = model.graph.initializer.pop()
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["w"], value=weight))
+    onnx.save(model, str(place / "m.onnx"))
+    data = models.samples(place / "s.npz", x=models.weights(20, 16))
+    made = packed(place / "m.onnx", recipe=recipe, calibration=str(data))
+    assert "Constant" not in made.operators()
+    assert any(one.name == "w_quantized" for one in made.model.graph.initializer)
+
+
+def test_weights_among_the_inputs_of_an_old_model_are_quantised(packed, place):
+    model = onnx.load(str(models.linear(place / "m.onnx", size=16, ir=3, opset=8)))
+    model.graph.input.append(models.tensor("w", [16, 3]))
+    onnx.save(model, str(place / "m.onnx"))
+    made = packed(place / "m.onnx", recipe="int8-dynamic")
+    assert [one["name"] for one in made.manifest["inputs"]] == ["x"]
+    assert "MatMulInteger" in made.operators()
+
+
 def test_dynamic_weights_are_those_of_the_device(packed, place):
     model = models.linear(place / "m.onnx", size=16)
     for target, kind in (("linux-x86-64", "uint8"), ("raspberry-pi-5", "int8")):
