@@ -16,6 +16,7 @@ from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Emulation, Parity, Report
 from packager.device import inventory
 from packager.device.answers import decoded, part
+from packager.device.runtime_packages import PACKAGES
 from packager.device.session import IDLE_SECONDS, AgentSession, Progress, Reconnect, _silent
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ class Device:
         try:
             job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
         except DeviceError as error:
-            if error.code in ("no-runtime", "no-numpy"):
+            if error.code in ("no-runtime", "no-numpy") and _runtime_of(bundle) in PACKAGES:
                 error.fix += f"\nor let edgepack bring it: edgepack devices provision {self.address}"
             raise
         report = decoded(Report, result, self.address)
@@ -215,3 +216,8 @@ class Device:
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""
         self.session.forget(self._collected)
+
+
+def _runtime_of(bundle: str | Path) -> str:
+    with archive.BundleReader(bundle) as reader:
+        return reader.manifest.runtime.name

@@ -11,16 +11,10 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import unknown_name
 from packager import wheels
 from packager.artifact import digest_files
+from packager.device.runtime_packages import PACKAGES
 
 if TYPE_CHECKING:
     from packager.device.device import Device
-
-# runtime -> the packages that bring it (numpy is named: not every runtime asks pip for it)
-PACKAGES = {
-    "onnxruntime": ("numpy", "onnxruntime"),
-    "tflite": ("numpy", "ai-edge-litert"),
-    "executorch": ("numpy", "executorch"),
-}
 
 
 def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dict[str, Any]:
