@@ -268,11 +268,14 @@ def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, te
         return []
     bad = [output for output in verdict.outputs if output.verdict != "pass"]
     told = "; ".join(f"{output.name}: {output.note or _numbers(output)}" for output in bad)
-    if prepared.job.recipe.precision in ("fp32", "fp16") and not prepared.artifact.quantized:
+    precision = prepared.job.recipe.precision
+    if precision in ("fp32", "fp16") and not prepared.artifact.quantized:
+        narrow = "float16 holds 6e-8 to 65504 only: take --recipe fp32 or int8"
         raise ConvertError(
             f"the converted model does not compute what the original computes: {told}",
             expected=f"a cosine of at least {terms.tolerance.min_cosine} on the golden inputs",
-            fix="report this model; --no-check writes the bundle all the same",
+            fix=(narrow if precision == "fp16" else "report this model")
+            + "; --no-check writes the bundle all the same",
             code="parity",
         )
     text = f"on the golden inputs the quantised model is far from the original: {told}"

@@ -77,6 +77,63 @@ def test_weights_among_the_inputs_of_an_old_model_are_quantised(packed, place):
     assert "MatMulInteger" in made.operators()
 
 
+def test_bias_that_two_nodes_share_is_quantised(packed, place):
+    # The quantiser calls its copy of the second bias "b2": a name that is taken here.
+    nodes = [
+        helper.make_node("Conv", ["image", "w1", "b"], ["c1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["c1", "w2", "b"], ["b2"], name="conv2", pads=[1, 1, 1, 1]),
+        helper.make_node("Neg", ["b2"], ["n"], name="neg"),
+        helper.make_node("Concat", ["c1", "n"], ["y"], name="concat", axis=1),
+    ]
+    constants = [("w1", models.weights(4, 1, 3, 3)), ("w2", models.weights(4, 4, 3, 3)), ("b", models.weights(4))]
+    ends = [models.tensor("image", [1, 1, 8, 8])], [models.tensor("y", [1, 8, 8, 8])]
+    model = models.save(place / "m.onnx", nodes, *ends, constants)
+    made = packed(model, recipe="int8", calibration=str(models.samples(place / "s.npz")))
+    assert quantized_inputs(made.model) >= {"Conv"}
+    assert "left-in-float" not in made.codes()
+
+
+def test_bias_with_two_dimensions_is_quantised(packed, place):
+    nodes = [helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="gemm")]
+    constants = [("w", models.weights(4, 3)), ("b", models.weights(1, 3))]
+    ends = [models.tensor("x", [1, 4])], [models.tensor("y", [1, 3])]
+    model = models.save(place / "m.onnx", nodes, *ends, constants)
+    data = models.samples(place / "s.npz", x=models.weights(20, 4))
+    made = packed(model, recipe="int8", calibration=str(data))
+    assert "Gemm" in quantized_inputs(made.model)
+    assert "left-in-float" not in made.codes()
+
+
+def breaking(monkeypatch, what):
+    """The quantiser fails as long as the node is to be quantised."""
+    from onnxruntime import quantization
+
+    real = quantization.quantize_static
+
+    def quantize(*arguments, nodes_to_exclude=(), **options):
+        if what not in nodes_to_exclude:
+            raise AssertionError(f"cannot quantise '{what}'")
+        real(*arguments, nodes_to_exclude=nodes_to_exclude, **options)
+
+    monkeypatch.setattr(quantization, "quantize_static", quantize)
+
+
+def test_node_on_which_the_quantiser_breaks_stays_in_float_and_is_told(packed, classifier, npz, monkeypatch):
+    breaking(monkeypatch, "conv2")
+    made = packed(classifier, "raspberry-pi-5", recipe="int8", calibration=str(npz))
+    (finding,) = [one for one in made.manifest["findings"] if one["code"] == "left-in-float"]
+    assert "conv2" in finding["message"]
+    names = {one.name for one in made.model.graph.initializer}
+    assert {"w1_quantized", "w2"} <= names
+
+
+def test_quantiser_that_breaks_on_what_cannot_be_left_out_is_told(packed, classifier, npz, monkeypatch):
+    breaking(monkeypatch, "everything")
+    with pytest.raises(ConvertError, match="cannot quantise 'everything'") as caught:
+        packed(classifier, "raspberry-pi-5", recipe="int8", calibration=str(npz))
+    assert caught.value.code == "quantiser-failed"
+
+
 def test_dynamic_weights_are_those_of_the_device(packed, place):
     model = models.linear(place / "m.onnx", size=16)
     for target, kind in (("linux-x86-64", "uint8"), ("raspberry-pi-5", "int8")):

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
-from agent.contract.finding import INFO, Finding
-from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, told
+from agent.contract.finding import INFO, WARNING, Finding
+from packager.compress.quantize.onnx_biases import repair_graph
+from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, save_model, told
 
 if TYPE_CHECKING:
     from packager.calibration import CalibrationData
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PASS_THROUGH = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")  # exact on quantised values
 _CHUNK = 16
+_MOST_REPAIRS = 8
+_WARNINGS, _ERRORS = 2, 3  # the severities of onnxruntime's own log; it warns by default
 
 
 def quantize_static(
@@ -35,11 +38,10 @@ def quantize_static(
     """Writes the quantised model to `result`. `recipe.weight_type` and `.activation_type` must be set; `extra` are more
     of the quantiser's own `extra_options`.
 
-    Raises ConvertError that names the node when the quantiser fails, or when nothing could be quantised.
+    A node on which the quantiser breaks stays in float, with a finding. Raises ConvertError when that does not help, or
+    when nothing could be quantised.
     """
     need_onnxruntime()
-    from onnxruntime import quantization
-
     findings: list[Finding] = []
     prepared = result.with_name("prepared.onnx")
     progress("preparing the graph")
@@ -47,6 +49,8 @@ def quantize_static(
     findings += _prepare(source, prepared, large=large)
     wanted = operators(recipe)
     model = load_model(prepared)
+    repair_graph(model)
+    save_model(model, prepared)
     present = {node.op_type for node in all_nodes(model.graph)}
     check_excluded(recipe, [node.name for node in model.graph.node])
     if wanted is not None and not present & set(wanted) & set(COMPUTE):
@@ -57,27 +61,62 @@ def quantize_static(
             code="nothing-to-quantise",
         )
     progress(f"calibrating on {calibration.samples} samples")
+    options = {**_options(recipe, calibration, extra or {}), "use_external_data_format": large}
+    excluded = list(recipe.exclude)
+    while True:
+        error = _quantize(prepared, result, calibration, {**options, "nodes_to_exclude": excluded})
+        if error is None:
+            return findings
+        culprits = [name for name in _culprits(error, model) if name not in excluded]
+        if not culprits or len(excluded) > len(recipe.exclude) + _MOST_REPAIRS:
+            raise _explain(error, model) from error
+        progress(f"leaving {', '.join(culprits)} in float")
+        excluded += culprits
+        text = f"the quantiser breaks on {', '.join(culprits)} ({told(error, 200)}): left in float"
+        findings.append(Finding("left-in-float", WARNING, text, "measure whether INT8 still pays: edgepack bench"))
+
+
+def _options(recipe: Recipe, calibration: CalibrationData, extra: Mapping[str, Any]) -> dict[str, Any]:
+    from onnxruntime import quantization
+
+    wanted = operators(recipe)
     types = {"int8": quantization.QuantType.QInt8, "uint8": quantization.QuantType.QUInt8}
+    return {
+        "quant_format": quantization.QuantFormat.QDQ,
+        "op_types_to_quantize": list(wanted) if wanted is not None else None,
+        "per_channel": recipe.per_channel,
+        "activation_type": types[recipe.activation_type],
+        "weight_type": types[recipe.weight_type],
+        "calibrate_method": _method(recipe),
+        "extra_options": {**_extra(recipe, len(calibration)), **extra},
+    }
+
+
+def _quantize(
+    prepared: Path, result: Path, calibration: CalibrationData, options: Mapping[str, Any]
+) -> Exception | None:
+    """Quantises, then loads the result and runs a sample through it; what went wrong, if anything did."""
+    from onnxruntime import quantization
+
     try:
         with quiet():
-            quantization.quantize_static(
-                str(prepared),
-                str(result),
-                _Reader(calibration),
-                quant_format=quantization.QuantFormat.QDQ,
-                op_types_to_quantize=list(wanted) if wanted is not None else None,
-                per_channel=recipe.per_channel,
-                activation_type=types[recipe.activation_type],
-                weight_type=types[recipe.weight_type],
-                nodes_to_exclude=list(recipe.exclude),
-                use_external_data_format=large,
-                calibrate_method=_method(recipe),
-                extra_options={**_extra(recipe, len(calibration)), **(extra or {})},
-            )
-    except Exception as error:
-        # The quantiser raises assertion, key, value and runtime errors alike.
-        raise _explain(error, model) from error
-    return findings
+            quantization.quantize_static(str(prepared), str(result), _Reader(calibration), **options)
+            _loads(result).run(None, next(calibration.feeds()))
+    except Exception as error:  # noqa: BLE001 - the quantiser raises assertion, key, value and runtime errors alike
+        return error
+    return None
+
+
+def _culprits(error: Exception, model: Any) -> list[str]:
+    """The nodes that compute and that the error names, by their own name or by a tensor of theirs."""
+    text = f" {error} "
+    found = []
+    for node in model.graph.node:
+        names = [node.name, *node.input, *node.output] if node.op_type in COMPUTE else []
+        if any(re.search(rf"[\s'\"(]{re.escape(name)}(?:_quantized|_DequantizeLinear|_QuantizeLinear|[\s'\"),.:])", text)
+               for name in names if name):  # fmt: skip
+            found.append(node.name)
+    return found
 
 
 def operators(recipe: Recipe) -> tuple[str, ...] | None:
@@ -115,12 +154,12 @@ def _prepare(source: Path, prepared: Path, *, large: bool) -> list[Finding]:
     return []
 
 
-def _loads(path: Path) -> None:
+def _loads(path: Path) -> Any:
     onnxruntime = need_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _method(recipe: Recipe) -> Any:
@@ -186,8 +225,11 @@ def quiet() -> Iterator[None]:
     """The quantiser prints and logs advice that edgepack has already taken; stdout is ours."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    runtime = need_onnxruntime()
+    runtime.set_default_logger_severity(_ERRORS)
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        runtime.set_default_logger_severity(_WARNINGS)
         logging.disable(level)
