@@ -212,9 +212,8 @@ def test_model_that_divides_by_its_input_is_no_bug(place):
     assert run(["build", str(path), "-t", "linux-x86-64", "-r", "fp32"]) == 0
 
 
-def test_keras_and_tflite_files_are_told_what_is_read(build, place):
-    for name in ("m.h5", "m.keras", "m.tflite", "saved_model.pb"):
-        (place / name).write_bytes(b"something")
-        status, said = build(name)
-        assert status == USAGE
-        assert "model.onnx" in said
+@pytest.mark.parametrize("name", ["saved_model.pb", "model.engine", "model", "weights.safetensors"])
+def test_format_that_is_not_read(build, place, name):
+    (place / name).write_bytes(b"something")
+    status, said = build(name)
+    assert (status, "model.onnx" in said) == (USAGE, True)

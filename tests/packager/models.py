@@ -122,6 +122,12 @@ def profile(place, name="mine", **changes):
     return str(path)
 
 
+def later_runtime(place):
+    """A profile whose only runtime nobody builds for."""
+    lines = ('[runtimes.onnxruntime]\nversion = "1.32.0"', '[runtimes.abacus]\nversion = "1.0"')
+    return profile(place, default=('runtime = "onnxruntime"', 'runtime = "abacus"'), runtime=lines)
+
+
 def old_runtime(place, version):
     old = '[runtimes.onnxruntime]\nversion = "1.32.0"'
     return profile(place, version=(old, f'[runtimes.onnxruntime]\nversion = "{version}"'))
