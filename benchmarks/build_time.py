@@ -1,14 +1,14 @@
 """What does `edgepack build` cost beside the same library calls made by hand? Whole processes, A B A B in one run.
 
-By hand means: load, check, convert or quantise, save, by onnx and onnxruntime alone; without golden vectors, manifest,
-digests, provenance, the bundle. Both write a model of the same bytes in the end. python -m benchmarks.build_time [--turns N]
+By hand means: load, check, run the original on four samples without optimisations (what golden vectors are), convert or
+quantise, save: onnx and onnxruntime alone, without manifest, digests, provenance and the bundle. The models that come out
+have the same size. python -m benchmarks.build_time [--turns N]
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +25,15 @@ import onnx
 source, result, data = sys.argv[1:]
 model = onnx.load(source)
 onnx.checker.check_model(model, full_check=True)
+import numpy
+import onnxruntime
+arrays = numpy.load(data)
+name = model.graph.input[0].name
+options = onnxruntime.SessionOptions()
+options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+golden = [session.run(None, {name: sample[None]}) for sample in arrays[name][:4]]
+del session
 """
 BY_HAND = {
     "fp32": HEAD + "onnx.save(model, result)\n",
@@ -35,11 +44,8 @@ onnx.save(convert_float_to_float16(model, keep_io_types=True), result)
 """,
     "int8": HEAD
     + """
-import numpy
 from onnxruntime import quantization
 from onnxruntime.quantization.shape_inference import quant_pre_process
-arrays = numpy.load(data)
-name = model.graph.input[0].name
 class Reader(quantization.CalibrationDataReader):
     feeds = iter([{name: sample[None]} for sample in arrays[name]])
     def get_next(self):
@@ -59,38 +65,37 @@ RATIO, SECONDS = 1.15, 1.0
 
 
 def timed(argv):
-    start = time.perf_counter()
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    elapsed = time.perf_counter() - start
-    assert done.returncode == 0, done.stderr
-    return elapsed
+    """Wall-clock and processor seconds of a whole process."""
+    with tempfile.TemporaryFile() as talk:
+        start = time.perf_counter()
+        process = subprocess.Popen(argv, stdout=talk, stderr=talk)
+        _, status, used = os.wait4(process.pid, 0)
+        elapsed = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        talk.seek(0)
+        assert process.returncode == 0, talk.read().decode()
+    return elapsed, used.ru_utime + used.ru_stime
 
 
 def compare(name, model, data, recipe, folder, turns):
+    """The ratio and the seconds more, by the wall clock and by the processor's time."""
     bundle, result = folder / "out.edgepack", folder / "by-hand.onnx"
     ours = [sys.executable, "-m", "packager", "build", str(model), "--target", "linux-x86-64", "--recipe", recipe]
     ours += ["--no-check", "-o", str(bundle)] + (["--calibration", str(data)] if recipe == "int8" else [])
     theirs = [sys.executable, "-c", BY_HAND[recipe], str(model), str(result), str(data)]
-    one, two = [], []
-    for _ in range(turns + 1):
-        one.append(timed(ours))
-        two.append(timed(theirs))
-    one, two = one[1:], two[1:]  # the first turn reads the libraries from the disk
+    pairs = [(timed(ours), timed(theirs)) for _ in range(turns + 1)][1:]  # the first reads the libraries from the disk
     with zipfile.ZipFile(bundle) as archive:
         sizes = archive.getinfo("model/model.onnx").file_size, result.stat().st_size
-    ratios = [a / b for a, b in zip(one, two, strict=True)]
-    best, more = min(one) / min(two), min(one) - min(two)
-    machine.row(
-        f"{name}, {model.stat().st_size / 1e6:.1f} MB",
-        recipe,
-        f"{min(two):.2f}",
-        f"{min(one):.2f}",
-        f"{best:.2f}",
-        machine.spread(ratios),
-        f"{more:+.2f} ({statistics.median(one) - statistics.median(two):+.2f})",
-        f"{sizes[0] / 1e6:.2f} / {sizes[1] / 1e6:.2f}",
-    )
-    return best <= RATIO or more <= SECONDS
+    cells, judged = [], []
+    for kind in (0, 1):
+        one, two = [ours[kind] for ours, _ in pairs], [theirs[kind] for _, theirs in pairs]
+        ratios = [a / b for a, b in zip(one, two, strict=True)]
+        judged.append((min(one) / min(two), min(one) - min(two)))
+        cells += [f"{min(two):.2f} / {min(one):.2f}", f"{judged[-1][0]:.2f}, {judged[-1][1]:+.2f} s"]
+        cells.append(machine.spread(ratios))
+    label = f"{name}, {model.stat().st_size / 1e6:.1f} MB"
+    machine.row(label, recipe, *cells, f"{sizes[1] / 1e6:.2f} / {sizes[0] / 1e6:.2f}")
+    return judged
 
 
 def main():
@@ -102,30 +107,33 @@ def main():
     machine.header(
         "model",
         "recipe",
-        "by hand, s (best turn)",
-        "edgepack, s (best turn)",
-        "ratio of the best turns",
+        "wall, s: by hand / edgepack (best turns)",
+        "ratio, more",
         "ratio per turn: median (range)",
-        "more, s: best (median)",
-        "model in the bundle / by hand, MB",
+        "processor, s: by hand / edgepack (best turns)",
+        "ratio, more",
+        "ratio per turn: median (range)",
+        "model by hand / in the bundle, MB",
     )
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         demo = Path(demo_data.__file__).parent
-        made = machine.conv_net(folder / "made.onnx", size=64, channels=160, blocks=12, hidden=320)
+        made = machine.conv_net(folder / "made.onnx", size=64, channels=128, blocks=10, hidden=256)
         samples = machine.samples(folder / "made.npz", [32, 3, 64, 64])
         cases = [
             ("demo", demo / "fashion-cnn.onnx", demo / "calibration.npz"),
             ("made", made, samples),
         ]
-        met = [
+        judged = [
             compare(name, model, data, recipe, folder, chosen.turns)
             for name, model, data in cases
             for recipe in BY_HAND
         ]
-    print(f"\n{machine.load()} at the end")
-    print("target met" if all(met) else f"TARGET MISSED: at most {RATIO}x, or {SECONDS:g} s more")
-    return 0 if all(met) else 1
+    kind = int(machine.is_loaded())
+    print(f"\n{machine.load()} at the end; judged by {('the wall clock', 'processor time')[kind]}")
+    met = all(both[kind][0] <= RATIO or both[kind][1] <= SECONDS for both in judged)
+    print("target met" if met else f"TARGET MISSED: at most {RATIO}x, or {SECONDS:g} s more")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -25,6 +25,11 @@ def load():
     return f"load {os.getloadavg()[0]:.1f} over the last minute"
 
 
+def is_loaded():
+    """Whether other work takes the processor away: wall-clock times then say more about that than about us."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1)
+
+
 def command():
     return " ".join(["python -m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]])
 
