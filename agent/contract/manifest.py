@@ -50,8 +50,9 @@ class GoldenTensor:
 
 @dataclasses.dataclass(frozen=True)
 class Tolerance:
-    """An output passes when its cosine with the original is at least `min_cosine` on every golden sample, or when no value
-    is further off than `max_abs` (both in the output's own units; integers and booleans must be equal).
+    """A float output passes a golden sample when no value is further off than `max_abs` (in its own unit); or when its cosine
+    with the original is at least `min_cosine` and it is within sqrt(2 (1 - min_cosine)) of the original's length of it.
+    Integers and booleans must be equal. Every sample must pass.
     """
 
     min_cosine: float

@@ -39,7 +39,7 @@ def _compare_output(name: str, expected: Any, rows: List[Any], tolerance: Tolera
         if want.dtype.kind in _EXACT:
             good = good and bool((want == got).all())
         else:
-            good = good and (off <= tolerance.max_abs or (cosine is not None and cosine >= tolerance.min_cosine))
+            good = good and (off <= tolerance.max_abs or _alike(wide_want, wide_got, cosine, tolerance.min_cosine))
         if wide_want.size > 1:
             agree.append(int(wide_want.argmax()) == int(wide_got.argmax()))
     known = [cosine for cosine in cosines if cosine is not None]
@@ -51,6 +51,18 @@ def _compare_output(name: str, expected: Any, rows: List[Any], tolerance: Tolera
         verdict="pass" if good else "fail",
         note="" if len(known) == len(cosines) else "cosine is undefined (integers, or all zero)",
     )
+
+
+def _alike(want: Any, got: Any, cosine: Optional[float], min_cosine: float) -> bool:
+    """Direction and size: a cosine alone would pass an output that is wrong by a constant factor.
+
+    Vectors of one length whose cosine is c are sqrt(2 (1 - c)) of that length apart: that much is allowed, and no more.
+    """
+    if cosine is None or cosine < min_cosine:
+        return False
+    scale = max(float(abs(want).max()), float(abs(got).max()))
+    apart, length = (want - got) / scale, want / scale
+    return float(apart @ apart) <= 2 * (1 - min_cosine) * float(length @ length)
 
 
 def _misfit(want: Any, got: Any) -> str:

@@ -19,7 +19,7 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
     store = Store(job.root)
     package = store.incoming / Path(str(job.arguments["file"])).name
     try:
-        wire.progress("verifying")
+        wire.progress("verifying on the device")
         with archive.BundleReader(package) as reader:
             features.check_cpu(reader.manifest)
         manifest = store.install(package, str(job.arguments["digest"]))

@@ -19,10 +19,12 @@ def on_each(
     """The results, and the errors by device. One device runs in this thread, so that Ctrl-C reaches it at once."""
     results: list[Any] = []
     errors: list[tuple[str, EdgepackError]] = []
+    connected: list[Device] = []
 
     def one(address: str) -> Any:
         prefix = f"{address}: " if len(addresses) > 1 else ""
         with Device(address, progress=lambda message: say(prefix + message)) as device:
+            connected.append(device)
             return call(device)
 
     if len(addresses) == 1:
@@ -31,11 +33,18 @@ def on_each(
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         futures = {address: pool.submit(one, address) for address in dict.fromkeys(addresses)}
-        for address, future in futures.items():
-            try:
-                results.append(future.result())
-            except EdgepackError as error:
-                errors.append((address, error))
+        try:
+            for address, future in futures.items():
+                try:
+                    results.append(future.result())
+                except EdgepackError as error:
+                    errors.append((address, error))
+        except KeyboardInterrupt:
+            # The other threads do not see it: each device is told, and its own work ends in good order.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for device in connected:
+                device.interrupt()
+            raise
     return results, errors
 
 

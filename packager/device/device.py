@@ -123,7 +123,6 @@ class Device:
             file = f"{digest[7:23]}-{secrets.token_hex(8)}.edgepack"
             self.progress(f"sending {size / 1e6:.1f} MB")
             session.transport.put(path, f"{hello['root']}/incoming/{file}", progress=sent)
-            self.progress("verifying on the device")
             result = session.call("install", {"file": file, "digest": digest}, self.progress)
             findings = decoded(list[Finding], part(result, "findings", list, self.address), self.address)
         return {

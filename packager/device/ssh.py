@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _SLICE = 0.2  # seconds between looks at standard error and at the limits while standard output is silent
 _CLOSE_GRACE = 1.0
+_LOST_GRACE = 1.0
 _NO_STATUS = -1
 
 
@@ -153,7 +154,10 @@ class SshTransport:
             if expired.is_set():
                 watch.check()
                 raise TransientDeviceError(f"{self.name} does not answer", fix="try again", code="link-lost") from error
-            if not link.transport.is_active():
+            # A connection that breaks at this moment may show here before paramiko counts it as over.
+            if isinstance(error, paramiko.SSHException):
+                link.transport.join(_LOST_GRACE)
+            if not isinstance(error, paramiko.SSHException) or not link.transport.is_active():
                 raise link_lost(watch.what) from error
             raise DeviceError(
                 f"{self.name} does not run commands for {self.address.user!r}: {error}",

@@ -54,7 +54,7 @@ class Link:
     def close(self) -> None:
         """Ends all of it; never raises."""
         for transport in (self.transport, *reversed(self.carriers)):
-            with contextlib.suppress(Exception):  # a connection that cannot even be closed is gone
+            with contextlib.suppress(OSError, EOFError):  # a connection that cannot even be closed is gone
                 transport.close()
 
 

@@ -291,3 +291,15 @@ def test_interrupt_of_an_upload_from_another_thread(board, big_bundle):
     wait_for(lambda: half_written(device.root) == [], "the temporary file to go", 10)
     with Device("kitchen") as again:
         assert again.push(big_bundle)["already_there"] is False
+
+
+def test_interrupt_in_mid_bench_on_two_devices(board, edgepack, bundle):
+    devices = [board(name) for name in ("kitchen", "garage")]
+    process = edgepack.start("bench", bundle, "kitchen", "garage", *LONG)
+    read_until(process, "kitchen: round 1 of 1")
+    process.send_signal(signal.SIGINT)
+    code, _, _ = finish(process)
+    assert code == 130
+    for device in devices:
+        wait_for(lambda device=device: gone(device), "every process to end", 10)
+        assert half_written(device.root) == []

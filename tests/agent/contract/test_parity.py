@@ -42,10 +42,18 @@ def test_good_cosine_or_small_difference_is_enough():
     assert check([[1000.0, 1.0]], [[1000.5, 1.0]]).verdict == "pass"
 
 
-def test_scaled_output_has_the_same_cosine_and_only_max_abs_tells():
-    output = check([[1.0, 2.0]], [[10.0, 20.0]])
+@pytest.mark.parametrize("factor", [0.0001, 0.5, 1.5, 10.0, 1e300])
+def test_output_that_is_wrong_by_a_factor_fails_whatever_its_cosine(factor):
+    output = check([[1.0, 2.0]], [[factor, 2.0 * factor]], Tolerance(min_cosine=0.98, max_abs=1e-3))
     assert output.cosine == pytest.approx(1.0)
-    assert output.max_abs == pytest.approx(18.0)
+    assert output.verdict == "fail"
+
+
+def test_size_may_be_off_by_what_the_cosine_allows():
+    # sqrt(2 * 0.02) = 0.2 of the length.
+    loose = Tolerance(min_cosine=0.98, max_abs=1e-3)
+    assert check([[1.0, 2.0]], [[1.19, 2.38]], loose).verdict == "pass"
+    assert check([[1.0, 2.0]], [[1.21, 2.42]], loose).verdict == "fail"
 
 
 def test_integers_must_be_equal():
