@@ -52,7 +52,7 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
     if conversions is None:
         others = registry.reachable(artifact.format)
         raise ConvertError(
-            f"a {artifact.format} model cannot become {target.title}",
+            f"{target.title} cannot be made from a model of the format {artifact.format}",
             expected=f"a source that leads to {target.format}",
             fix=f"possible from {artifact.format}: {', '.join(others) or 'nothing'}",
             code="no-path",
