@@ -2,7 +2,7 @@
 #
 #   make demo          builds, pushes and benches a real model on this machine
 #   make check         formatting, lint, types, layers
-#   make test          every test that needs no machine of its own (TORCH= leaves the torch extra out)
+#   make test          every test that needs no machine of its own (EXTRAS= leaves the extras out)
 #   make test-device   the tests on machines that they start themselves: real interpreters, emulated boards
 #   make clean         what these commands made
 
@@ -18,7 +18,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # The oldest Python that will do first: it is what most users have.
 PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; do \
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; done)
-TORCH ?= 1
+# The runtimes whose converters tests run; EXTRAS=torch takes that one alone.
+comma := ,
+EXTRAS ?= torch,tflite,executorch,tensorrt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 SOURCES := packager targets agent profiles benchmarks scripts tests
 
@@ -35,7 +37,7 @@ check: $(VENV)/.edgepack-dev
 	@echo "layers"; $(BIN)/lint-imports --no-logo --config .importlinter > $(VENV)/layers.log \
 		|| { cat $(VENV)/layers.log; exit 1; }
 
-test: $(VENV)/.edgepack-dev $(if $(TORCH),$(VENV)/.edgepack-torch) openssh
+test: $(VENV)/.edgepack-dev $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS))) openssh
 	@$(PYTEST) -m "not device"
 
 test-device: $(VENV)/.edgepack-dev openssh
@@ -63,9 +65,9 @@ $(VENV)/.edgepack-dev: pyproject.toml | $(VENV)/.edgepack-base
 	@$(PIP) install --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.edgepack-torch: pyproject.toml | $(VENV)/.edgepack-dev
-	@echo "installing the torch extra"
-	@$(PIP) install --editable '.[torch]'
+$(VENV)/.edgepack-extras-%: pyproject.toml | $(VENV)/.edgepack-dev
+	@echo "installing the extras $(EXTRAS)"
+	@$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@
 
 # The tests over SSH start a server of their own; without one they are skipped, and say so.
