@@ -50,9 +50,9 @@ def _serve(wire: Wire) -> int:
     from agent import site  # not above: the measuring process passes here, too, and must stay small
 
     site.enable(job.root)
-    watch_for_cancel()
-    wire.heartbeats()
     handler = importlib.import_module("agent.verbs." + job.verb)
+    watch_for_cancel(listen=not getattr(handler, "STREAMS", False))
+    wire.heartbeats()
     result: Any = handler.run(job, wire)
     wire.result(result)
     return 0
