@@ -53,7 +53,11 @@ def _serve(wire: Wire) -> int:
     handler = importlib.import_module("agent.verbs." + job.verb)
     watch_for_cancel(listen=not getattr(handler, "STREAMS", False))
     wire.heartbeats()
-    result: Any = handler.run(job, wire)
+    from agent import audit
+
+    with audit.recorded(job, wire) as note:
+        result: Any = handler.run(job, wire)
+        note(result)
     wire.result(result)
     return 0
 

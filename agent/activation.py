@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Collection, Dict, List, Optional, Tuple
 
-from agent import features, launch, preparing
+from agent import features, launch, preparing, trust
 from agent.contract import archive, codec
 from agent.contract.errors import BudgetError, DeviceError, EdgepackError
 from agent.contract.finding import WARNING, Finding
@@ -41,6 +41,12 @@ def _digest(candidate: Candidate) -> List[Finding]:
     return []
 
 
+def _signature(candidate: Candidate) -> List[Finding]:
+    """On a device that runs signed bundles only, somebody who is allowed signed it."""
+    trust.require(candidate.store.root, candidate.folder, candidate.digest)
+    return []
+
+
 def _features(candidate: Candidate) -> List[Finding]:
     """This processor and this runtime can run it."""
     features.check_cpu(candidate.manifest)
@@ -68,7 +74,12 @@ def _golden(candidate: Candidate) -> List[Finding]:
 
 # In this order; a bundle is activated, and run by `run` and `agent.client`, only when all of those that apply have passed.
 # The golden check runs the bundle, so whatever decides whether it may run at all comes before.
-CHECKS: Tuple[Tuple[str, Check], ...] = (("digest", _digest), ("features", _features), ("golden", _golden))
+CHECKS: Tuple[Tuple[str, Check], ...] = (
+    ("digest", _digest),
+    ("signature", _signature),
+    ("features", _features),
+    ("golden", _golden),
+)
 RUNS_IT = frozenset({"golden"})
 
 

@@ -18,6 +18,7 @@ class Job:
     verb: str
     root: str = "~/.edgepack"
     arguments: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    who: str = ""  # user@host that asks, for the audit log: a claim, not a proof
     schema: str = "edgepack.job/1"
 
 
@@ -42,6 +43,7 @@ class BenchOptions:
     rounds: int = 3
     warmup_seconds: float = 0.5
     warmup_runs: int = 5
+    wait_seconds: float = 600.0  # for whoever has the device now
 
 
 @dataclasses.dataclass(frozen=True)
