@@ -28,7 +28,7 @@ def recorded(job: Job, wire: Wire) -> Iterator[Callable[[Any], None]]:
     """Writes that the verb begins, then how it ended. The caller hands over the result; what is only asked is no event."""
     told: Dict[str, Any] = {}
     if job.verb not in RECORDED or (job.verb == "trust" and "trust" not in job.arguments):
-        yield told.update
+        yield lambda _: None
         return
     _write(job, wire, "begun", _facts(job.arguments), surely=job.verb not in _FREEING)
     try:
