@@ -50,10 +50,14 @@ def _serve(wire: Wire) -> int:
     from agent import site  # not above: the measuring process passes here, too, and must stay small
 
     site.enable(job.root)
-    watch_for_cancel()
-    wire.heartbeats()
     handler = importlib.import_module("agent.verbs." + job.verb)
-    result: Any = handler.run(job, wire)
+    watch_for_cancel(listen=not getattr(handler, "STREAMS", False))
+    wire.heartbeats()
+    from agent import audit
+
+    with audit.recorded(job, wire) as note:
+        result: Any = handler.run(job, wire)
+        note(result)
     wire.result(result)
     return 0
 

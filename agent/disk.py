@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from pathlib import Path
 from typing import Iterator
 
+from agent.contract.archive import sync_folder
 from agent.contract.errors import DeviceError
 
 
@@ -15,9 +17,30 @@ def no_space(where: Path, needed: int, free: int) -> DeviceError:
     return DeviceError(
         "no space on the device: %.1f MB needed, %.1f MB free" % (needed / 1e6, free / 1e6),
         where=str(where),
-        fix="free space there, or remove bundles: edgepack devices list-bundles DEVICE, edgepack devices remove-bundle",
+        fix="free space there, or remove bundles: edgepack devices prune DEVICE --keep N, edgepack devices remove-bundle",
         code="no-space",
     )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file and waits until it is on the disk."""
+    with open(str(path), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replaces a file: whatever is cut, the old one or the new one is there, whole. Raises DeviceError."""
+    part = path.with_name(path.name + ".part")
+    with disk_errors(path):
+        try:
+            write_file(part, data)
+            os.replace(str(part), str(path))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The device's store: receive, verify, stage, rename. Whatever is cut in the middle leaves the old state, whole.
 
-ROOT/agent/agent-SHA.pyz   ROOT/incoming/   ROOT/bundles/HEX/   ROOT/results/ID.json   ROOT/lock
+ROOT/agent/agent-SHA.pyz   ROOT/incoming/      ROOT/blobs/SHA       ROOT/bundles/HEX/   ROOT/slots/NAME/current
+ROOT/results/ID.json       ROOT/order.json     ROOT/settings.json   ROOT/lock
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Set
 
+from agent import settings
+from agent.blobs import PART, Blobs, held, link
 from agent.contract import archive, codec
-from agent.contract.errors import DeviceError, IntegrityError, UsageError
-from agent.contract.manifest import Manifest
-from agent.disk import disk_errors, no_space
+from agent.contract.errors import DeviceError, EdgepackError, IntegrityError, TransientDeviceError, UsageError
+from agent.contract.manifest import MANIFEST_NAME, Manifest, manifest_digest, parse_manifest
+from agent.disk import disk_errors, no_space, write_atomic, write_file
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _JOB = re.compile(r"^[A-Za-z0-9-]{1,64}\Z")
@@ -31,8 +34,9 @@ class Store:
 
     def __init__(self, root: str) -> None:
         self.root = Path(os.path.expanduser(root))
+        self.blobs = Blobs(self.root)
         with disk_errors(self.root):
-            for folder in (self.root, self.incoming, self.bundles, self.results):
+            for folder in (self.root, self.incoming, self.blobs.folder, self.bundles, self.results):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -84,36 +88,130 @@ class Store:
                     raise IntegrityError("the bundle that arrived is another one", where=reader.digest, expected=digest)
                 if folder.is_dir():
                     return archive.verify_folder(folder, digest)
-                self._need_space(sum(entry.size for entry in reader.manifest.files.values()))
-                staged = self.bundles / (".part-%s" % folder.name[:16])
-                try:
-                    with disk_errors(staged):
-                        reader.extract(staged)
-                        os.replace(str(staged), str(folder))
-                        archive.sync_folder(self.bundles)
-                finally:
-                    shutil.rmtree(str(staged), ignore_errors=True)
+                self.need_space(sum(entry.size for entry in reader.manifest.files.values()))
+                with self._staging(folder) as staged:
+                    reader.extract(staged)
+                    for name, entry in reader.manifest.files.items():
+                        self.blobs.adopt(_inside(staged, name), entry.sha256)
+                self.touch(digest)
                 return reader.manifest
 
-    def remove(self, digest: str) -> int:
-        """Deletes the bundle and returns its size in bytes. It is renamed first, so a cut leaves nothing half there."""
+    def stage(self, raw: bytes, arrived: Set[str]) -> str:
+        """Makes the bundle of this manifest from blobs; its digest. Those in `arrived` have been checked just now, the others
+        are read again; a folder that is there already gets the files that it lacks. Raises TransientDeviceError, code
+        blobs-missing, when a blob is not here or not whole: pushed again, it is sent.
+        """
+        digest, manifest = manifest_digest(raw), parse_manifest(raw)
         with self.locked():
-            folder = self.get(digest)
-            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            doomed = self.bundles / (".gone-%s" % folder.name[:16])
             self._sweep()
-            with disk_errors(folder):
-                os.replace(str(folder), str(doomed))
+            for name, entry in manifest.files.items():
+                archive.check_name(name, digest)
+                if not self.blobs.has(entry.sha256, entry.size) or not (
+                    entry.sha256 in arrived or self.blobs.sound(entry.sha256)
+                ):
+                    what = "%s is not on the device any more" % name
+                    raise TransientDeviceError(what, where=digest, fix="push again", code="blobs-missing")
+            folder = self.folder(digest)
+            if folder.is_dir():
+                self._mend(folder, raw, manifest)
+            else:
+                with self._staging(folder) as staged:
+                    staged.mkdir()
+                    write_file(staged / MANIFEST_NAME, raw)
+                    for name, entry in manifest.files.items():
+                        _inside(staged, name).parent.mkdir(parents=True, exist_ok=True)
+                        link(self.blobs.path(entry.sha256), _inside(staged, name))
+                    for parent in sorted({staged, *(path.parent for path in staged.rglob("*"))}):
+                        archive.sync_folder(parent)
+            self.touch(digest)
+        return digest
+
+    @contextlib.contextmanager
+    def _staging(self, folder: Path) -> Iterator[Path]:
+        """A folder to fill, which then becomes `folder` in one rename; on an error nothing is left of it."""
+        staged = self.bundles / (".part-%s" % folder.name[:16])
+        try:
+            with disk_errors(staged):
+                yield staged
+                os.replace(str(staged), str(folder))
                 archive.sync_folder(self.bundles)
-                shutil.rmtree(str(doomed))
-            return size
+        finally:
+            shutil.rmtree(str(staged), ignore_errors=True)
+
+    def _mend(self, folder: Path, raw: bytes, manifest: Manifest) -> None:
+        """Replaces the files of a bundle that are not their blobs, one by one, each by rename."""
+        with disk_errors(folder):
+            if not _same(folder / MANIFEST_NAME, raw):
+                write_atomic(folder / MANIFEST_NAME, raw)
+            for name, entry in manifest.files.items():
+                place, blob = _inside(folder, name), self.blobs.path(entry.sha256)
+                if place.is_file() and os.path.samefile(str(place), str(blob)):
+                    continue
+                place.parent.mkdir(parents=True, exist_ok=True)
+                part = place.with_name("." + place.name + PART)
+                with contextlib.suppress(FileNotFoundError):
+                    part.unlink()
+                link(blob, part)
+                os.replace(str(part), str(place))
+                archive.sync_folder(place.parent)
+
+    def damaged(self, digest: str) -> List[str]:
+        """Reads all of the bundle; the sha256 of each file that is not what it must be. A blob that is not is deleted."""
+        folder, bad = self.get(digest), []
+        manifest = archive.read_manifest_file(folder)
+        for name, entry in manifest.files.items():
+            whole = self.blobs.has(entry.sha256, entry.size) and self.blobs.sound(entry.sha256)
+            place = _inside(folder, name)
+            if not whole or not place.is_file() or not os.path.samefile(str(place), str(self.blobs.path(entry.sha256))):
+                bad.append(entry.sha256)
+        return bad
+
+    def remove(self, digest: str) -> int:
+        """Deletes the bundle with the files that no other has, and returns the bytes freed. The lock must be held.
+
+        It is renamed first, so a cut leaves nothing half there.
+        """
+        folder = self.get(digest)
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+        doomed = self.bundles / (".gone-%s" % folder.name[:16])
+        self._sweep()
+        with disk_errors(folder):
+            os.replace(str(folder), str(doomed))
+            archive.sync_folder(self.bundles)
+            shutil.rmtree(str(doomed))
+            return size + self.collect()
+
+    def collect(self) -> int:
+        """Deletes the blobs that belong to no bundle; the bytes freed. The lock must be held."""
+        keep: Set[str] = set()
+        for folder in self.folders():
+            with contextlib.suppress(EdgepackError):  # what a bundle that cannot be read refers to is in its own folder
+                keep.update(entry.sha256 for entry in archive.read_manifest_file(folder).files.values())
+        return self.blobs.sweep(keep)
+
+    def order(self) -> List[str]:
+        """The bundles that are here, those used longest ago first. No clock decides: a board without a battery has none."""
+        try:
+            known = json.loads((self.root / "order.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = []  # only the order is lost
+        here = ["sha256:" + folder.name for folder in self.folders()]
+        listed = [one for one in known if one in here] if isinstance(known, list) else []
+        return [one for one in here if one not in listed] + listed
+
+    def touch(self, digest: str) -> None:
+        """This bundle is the last used. The lock must be held."""
+        order = [one for one in self.order() if one != digest] + [digest]
+        write_atomic(self.root / "order.json", json.dumps(order).encode("utf-8"))
+
+    def folders(self) -> List[Path]:
+        """The bundles' folders."""
+        return sorted(folder for folder in self.bundles.iterdir() if not folder.name.startswith("."))
 
     def list(self) -> List[Dict[str, Any]]:
         """Every bundle: digest, name, target, size; one that cannot be read is listed with its error."""
         rows: List[Dict[str, Any]] = []
-        for folder in sorted(self.bundles.iterdir()):
-            if folder.name.startswith("."):
-                continue
+        for folder in self.folders():
             row: Dict[str, Any] = {"digest": "sha256:" + folder.name}
             try:
                 manifest = archive.read_manifest_file(folder)
@@ -128,18 +226,7 @@ class Store:
     def keep_result(self, job: str, document: Any) -> Path:
         """Writes a result before it is sent; `forget_result` deletes it when the host has it."""
         path = self._result(job)
-        part = path.with_suffix(".part")
-        with disk_errors(path):
-            try:
-                with open(str(part), "w", encoding="utf-8") as file:
-                    json.dump(codec.encode(document), file, allow_nan=False)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(str(part), str(path))
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    part.unlink()
-            archive.sync_folder(path.parent)
+        write_atomic(path, json.dumps(codec.encode(document), allow_nan=False).encode("utf-8"))
         return path
 
     def kept_results(self) -> List[str]:
@@ -171,10 +258,41 @@ class Store:
             shutil.rmtree(str(folder), ignore_errors=True)
         for path in self.incoming.iterdir():
             with contextlib.suppress(FileNotFoundError):  # its own agent deletes it when it has taken it in
-                if path != mine and path.stat().st_mtime < time.time() - _STALE_SECONDS:
+                if path != mine and path.stat().st_mtime < time.time() - _STALE_SECONDS and not held(path):
                     path.unlink()
 
-    def _need_space(self, size: int) -> None:
+    def need_space(self, size: int) -> None:
+        """Raises DeviceError unless `size` bytes fit on the disk, and into the quota."""
         free = shutil.disk_usage(str(self.root)).free
         if free < size + SPARE_BYTES:
             raise no_space(self.root, size + SPARE_BYTES, free)
+        quota = settings.load(self.root).quota_bytes
+        if quota is not None and self.used() + size > quota:
+            raise DeviceError(
+                "the quota of edgepack's folder would be passed: %.1f MB needed, %.1f of %.1f MB used"
+                % (size / 1e6, self.used() / 1e6, quota / 1e6),
+                where=str(self.root),
+                fix="edgepack devices prune DEVICE --keep N, or a larger one: edgepack devices quota DEVICE SIZE",
+                code="quota",
+            )
+
+    def used(self) -> int:
+        """The bytes in edgepack's folder; a file with several names counts once."""
+        seen: Dict[Any, int] = {}
+        for folder, _, names in os.walk(str(self.root)):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    told = os.lstat(os.path.join(folder, name))
+                    seen[told.st_dev, told.st_ino] = told.st_size
+        return sum(seen.values())
+
+
+def _inside(folder: Path, name: str) -> Path:
+    return folder.joinpath(*name.split("/"))
+
+
+def _same(path: Path, raw: bytes) -> bool:
+    try:
+        return path.read_bytes() == raw
+    except OSError:
+        return False

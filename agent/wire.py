@@ -7,8 +7,10 @@ cancel, since a cut link looks the same and must not lose a measurement.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -19,6 +21,7 @@ from agent.contract import codec
 from agent.contract.errors import EdgepackError, UsageError, to_wire
 
 HEARTBEAT_SECONDS = 5.0
+SILENCE_SECONDS = 120.0  # so long a pause in what the host streams counts as its end
 INTERRUPTED = 130  # the exit status, as a shell's after Ctrl-C
 MAX_JOB_BYTES = 16 << 20
 
@@ -86,6 +89,31 @@ class _Input:
         line, self._kept = self._kept[:cut], self._kept[cut:]
         return line
 
+    def stream(self) -> io.BufferedReader:
+        """What follows the lines that were read, as a file of bytes."""
+        kept, self._kept = self._kept, b""
+        return io.BufferedReader(_After(kept), 1 << 18)
+
+
+class _After(io.RawIOBase):
+    """`first`, then standard input."""
+
+    def __init__(self, first: bytes) -> None:
+        super().__init__()
+        self._first = first
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._first:
+            count = min(len(buffer), len(self._first))
+            buffer[:count], self._first = self._first[:count], self._first[count:]
+            return count
+        if not select.select([0], [], [], SILENCE_SECONDS)[0]:
+            return 0  # the host is gone, and its link hangs: what has come is kept
+        return os.readv(0, [buffer])
+
 
 _INPUT = _Input()
 _CANCEL_GRACE = 3.0
@@ -102,14 +130,21 @@ def read_document(limit: int = MAX_JOB_BYTES) -> Any:
         raise UsageError("the job on standard input is not one line of JSON: %s" % error) from error
 
 
-def watch_for_cancel() -> None:
+def read_stream() -> io.BufferedReader:
+    """What the host streams after the job's line."""
+    return _INPUT.stream()
+
+
+def watch_for_cancel(*, listen: bool = True) -> None:
     """From here on {"cancel": true} on standard input, SIGINT and SIGTERM raise KeyboardInterrupt in the main thread, so that
-    whatever is half done is undone. A main thread that cannot be interrupted has a few seconds.
+    whatever is half done is undone. A main thread that cannot be interrupted has a few seconds. Without `listen` standard
+    input is left to the verb.
     """
     # A shell that starts a command in the background has SIGINT ignored.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    threading.Thread(target=_listen, daemon=True).start()
+    if listen:
+        threading.Thread(target=_listen, daemon=True).start()
 
 
 def _listen() -> None:

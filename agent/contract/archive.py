@@ -1,4 +1,4 @@
-"""The bundle as an archive: an uncompressed zip, `manifest.json` first, read with suspicion.
+"""The bundle as an archive: an uncompressed zip, `manifest.json` first, signatures last, read with suspicion.
 
 Both sides use this: nothing of a bundle is believed before its name, size and sha256 agree with the manifest, and nothing
 is written outside the folder it is unpacked into.
@@ -11,11 +11,13 @@ import hashlib
 import os
 import re
 import stat
+import struct
 import zipfile
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Generator, Iterable, Iterator, Optional, Type, Union
+from typing import IO, Dict, Generator, Iterable, Iterator, Optional, Type, Union
 
+from agent.contract import signatures
 from agent.contract.errors import IntegrityError
 from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, manifest_digest, parse_manifest
 
@@ -24,6 +26,9 @@ _MAX_FILES = 10000
 # What zipfile raises over damaged bytes; RuntimeError is its word for flags that it does not support.
 _UNREADABLE = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError)
 _MAX_DEPTH = 8
+# Fixed parts of a zip's end: its record (22 bytes), before it zip64's locator (20) and record (56).
+_END, _TAIL = 22, 98
+_MAX_DIRECTORY = 8 << 20
 # One component: no separators, no leading dot, nothing a shell or a file system could read as something else.
 _COMPONENT = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,199}\Z")
 
@@ -37,7 +42,9 @@ class BundleReader:
 
     def __init__(self, path: Union[str, Path]) -> None:
         self.path = Path(path)
+        self.signatures: Dict[str, bytes] = {}
         try:
+            self._check_directory()
             self._zip = zipfile.ZipFile(str(self.path))
         except FileNotFoundError as error:
             raise IntegrityError("there is no bundle at %s" % self.path, code="no-bundle") from error
@@ -48,6 +55,7 @@ class BundleReader:
             self.digest = manifest_digest(raw)
             self.manifest: Manifest = parse_manifest(raw, source="%s in %s" % (MANIFEST_NAME, self.path.name))
             self._check_structure()
+            self._read_signatures()
         except BaseException:
             self._zip.close()
             raise
@@ -86,6 +94,7 @@ class BundleReader:
             # Closed at once when the disk is full, or the bundle's file would stay open as long as the error lives.
             with contextlib.closing(self._chunks(name)) as chunks:
                 self._write(target, chunks)
+        write_signatures(base, self.signatures)
         for parent in sorted({base, *(path.parent for path in base.rglob("*"))}):
             sync_folder(parent)
 
@@ -95,6 +104,20 @@ class BundleReader:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
+
+    def _check_directory(self) -> None:
+        """The zip's directory is bounded before zipfile reads all of it into memory; its end must be the file's end."""
+        with open(str(self.path), "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL))
+            tail = file.read(_TAIL)
+        if tail[-_END:][:4] != b"PK\5\6" or len(tail) < _END:
+            raise self._broken("not a whole bundle: it does not end as a zip file", "truncated or not a bundle")
+        count, length = struct.unpack("<HL", tail[-_END:][10:16])
+        if tail[-_END - 20 :][:4] == b"PK\6\7":
+            count, length = struct.unpack("<QQ", tail[:48][32:48]) if tail[:4] == b"PK\6\6" else (_MAX_FILES + 99, 0)
+        if count > _MAX_FILES + 1 + signatures.MAX_SIGNATURES or length > _MAX_DIRECTORY:
+            raise self._broken("%d files" % count, "at most %d" % _MAX_FILES)
 
     def _read_manifest(self) -> bytes:
         entries = self._zip.infolist()
@@ -112,27 +135,46 @@ class BundleReader:
         entries = self._zip.infolist()
         if len(entries) > _MAX_FILES:
             raise self._broken("%d files" % len(entries), "at most %d" % _MAX_FILES)
-        names = [entry.filename for entry in entries]
+        all_names = [entry.filename for entry in entries]
+        names = [name for name in all_names if not signatures.is_signature(name)]
         for name in [*names, *self.manifest.files, self.manifest.model]:
             check_name(name, self.path.name)
         for entry in entries:
             self._check_entry(entry)
         expected = [MANIFEST_NAME, *sorted(self.manifest.files)]
-        if sorted(names) != sorted(expected):
+        if sorted(names) != sorted(expected) or any(map(signatures.is_signature, all_names[: len(names)])):
             extra, missing = set(names) - set(expected), set(expected) - set(names)
             twice = {name for name in names if names.count(name) > 1}
-            told = [
+            told = ["signatures not at the end"] if not (extra or missing or twice) else []
+            told += [
                 "%s: %s" % (word, ", ".join(sorted(some)))
                 for word, some in (("not in the manifest", extra), ("missing", missing), ("twice", twice))
                 if some
             ]
             raise self._broken("; ".join(told), "exactly the files that the manifest lists")
+        if any(name.split("/")[0] == signatures.FOLDER for name in self.manifest.files):
+            raise self._broken("a file that the digest counts lies among the signatures", "files elsewhere")
         if self.manifest.model not in self.manifest.files:
             raise self._broken("the model %r is not among the files" % self.manifest.model, "a listed file")
-        for entry in entries[1:]:
+        for entry in entries[1 : len(names)]:
             size = self.manifest.files[entry.filename].size
             if entry.file_size != size:
                 raise self._broken("%s has %d bytes" % (entry.filename, entry.file_size), "%d bytes" % size)
+        if sum(entry.file_size for entry in entries) > self.path.stat().st_size:
+            raise self._broken("its files overlap", "files beside one another, so that nothing can swell")
+
+    def _read_signatures(self) -> None:
+        entries = self._zip.infolist()[1 + len(self.manifest.files) :]
+        if len(entries) > signatures.MAX_SIGNATURES:
+            raise self._broken("%d signatures" % len(entries), "at most %d" % signatures.MAX_SIGNATURES)
+        for entry in entries:
+            if entry.filename in self.signatures or entry.file_size > signatures.MAX_BYTES:
+                raise self._broken("%s is there twice, or too large" % entry.filename, "one signature for each key")
+            try:
+                self.signatures[entry.filename] = self._zip.read(entry)
+            except _UNREADABLE as error:
+                raise self._broken("%s cannot be read: %s" % (entry.filename, error), "an undamaged bundle") from error
+        signatures.check_all(self.signatures, self.path.name)
 
     def _check_entry(self, entry: zipfile.ZipInfo) -> None:
         mode = entry.external_attr >> 16
@@ -207,6 +249,39 @@ def verify_folder(folder: Path, digest: str) -> Manifest:
                 code="file-changed",
             )
     return manifest
+
+
+def read_signatures(folder: Path) -> Dict[str, bytes]:
+    """The signatures that lie beside an unpacked bundle, unread. Raises IntegrityError when they cannot be."""
+    found: Dict[str, bytes] = {}
+    try:
+        for path in sorted((folder / signatures.FOLDER).glob("*.sig"))[: signatures.MAX_SIGNATURES]:
+            with open(str(path), "rb") as file:
+                found["%s/%s" % (signatures.FOLDER, path.name)] = file.read(signatures.MAX_BYTES + 1)
+    except OSError as error:
+        raise IntegrityError("the signatures cannot be read: %s" % error, where=str(folder)) from error
+    return found
+
+
+def write_signatures(folder: Path, found: Dict[str, bytes]) -> None:
+    """Puts signatures beside an unpacked bundle, each in one step; what is there stays. Raises IntegrityError for broken
+    ones, OSError.
+    """
+    signatures.check_all(found, str(folder))
+    place = folder / signatures.FOLDER
+    for name, raw in found.items():
+        target = folder.joinpath(*name.split("/"))
+        if target.is_file() and target.read_bytes() == raw:
+            continue
+        place.mkdir(exist_ok=True)
+        part = target.with_suffix(".part")
+        with open(str(part), "wb") as file:
+            file.write(raw)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(str(part), str(target))
+        sync_folder(place)
+        sync_folder(folder)
 
 
 def _read_manifest(folder: Path) -> bytes:

@@ -132,4 +132,7 @@ def _name(kind: Any) -> str:
 
 
 def _shown(data: Any) -> str:
-    return "%s %.80r" % (type(data).__name__, data)
+    try:
+        return "%s %.80r" % (type(data).__name__, data)
+    except RecursionError:  # what a hostile document nests, Python cannot show
+        return "%s, nested too deep to show" % type(data).__name__

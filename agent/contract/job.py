@@ -18,6 +18,7 @@ class Job:
     verb: str
     root: str = "~/.edgepack"
     arguments: Dict[str, Any] = dataclasses.field(default_factory=dict)
+    who: str = ""  # user@host that asks, for the audit log: a claim, not a proof
     schema: str = "edgepack.job/1"
 
 
@@ -43,6 +44,7 @@ class BenchOptions:
     warmup_seconds: float = 0.5
     warmup_runs: int = 5
     lock_clocks: bool = False  # a Jetson's, for the time of the run
+    wait_seconds: float = 600.0  # for whoever has the device now
 
 
 @dataclasses.dataclass(frozen=True)

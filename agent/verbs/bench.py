@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from agent import clocks, features, launch, preparing
+from agent import clocks, features, launch, preparing, trust, turn
 from agent.contract import archive, codec
 from agent.contract.job import BenchOptions, Job
 from agent.contract.manifest import Manifest
@@ -17,11 +17,17 @@ from agent.wire import Wire
 
 
 def run(job: Job, wire: Wire) -> Report:
-    """`arguments`: BenchOptions. The report is written on the device before it is sent."""
+    """`arguments`: BenchOptions. The report is written on the device before it is sent; nobody else measures meanwhile."""
     options = codec.decode(BenchOptions, job.arguments, "$.arguments")
     store = Store(job.root)
+    with turn.mine(store.root, job.who or job.id, options.wait_seconds, wire):
+        return _measured(job, options, store, wire)
+
+
+def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Report:
     folder = store.get(options.digest)
     manifest = archive.verify_folder(folder, options.digest)
+    trust.require(store.root, folder, options.digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
     started = time.time()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict
 
-from agent import features, launch, preparing
+from agent import features, launch, preparing, trust
 from agent.contract import archive, codec
 from agent.contract.job import CheckOptions, Job
 from agent.store import Store
@@ -18,6 +18,7 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
     folder = store.get(options.digest)
     wire.progress("verifying digests")
     manifest = archive.verify_folder(folder, options.digest)
+    trust.require(store.root, folder, options.digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
     options_ = {"threads": options.threads, "provider": options.provider}

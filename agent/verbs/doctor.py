@@ -10,7 +10,9 @@ import sys
 from importlib import import_module
 from typing import Any, Dict, List
 
-from agent import clocks, features, remedy
+from agent import clocks, features, remedy, trust
+from agent.contract import signatures
+from agent.contract.errors import DeviceError
 from agent.contract.facts import DeviceFacts, DoctorReport
 from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.job import Job
@@ -49,11 +51,23 @@ def run(job: Job, wire: Wire) -> DoctorReport:
         findings.append(
             Finding("clocks-left", WARNING, text, "edgepack bench --lock-clocks gives them back, or reboot")
         )
+    findings += _signatures(store)
     kept = store.kept_results()
     if kept:
         text = "%d results were never fetched" % len(kept)
         findings.append(Finding("kept-results", INFO, text, "edgepack results collect DEVICE"))
     return DoctorReport(facts=facts, findings=findings, interpreters=interpreters)
+
+
+def _signatures(store: Store) -> List[Finding]:
+    """A device that cannot verify signatures is named; one that runs signed bundles only then runs nothing."""
+    try:
+        signatures.find_ssh_keygen()
+    except DeviceError as error:
+        strict = trust.load(store.root).signed_only
+        text = "signatures cannot be verified: %s" % error.what
+        return [Finding("no-ssh-keygen", ERROR if strict else INFO, text, error.fix)]
+    return []
 
 
 def diagnose(facts: DeviceFacts, host_unix: float, interpreters: List[Dict[str, str]]) -> List[Finding]:

@@ -31,6 +31,6 @@ def recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> li
 
 def devices(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """`local` and the registered devices."""
-    from packager.device.inventory import entries
+    from packager.device.inventory import everything
 
-    return [name for name in ["local", *entries()] if name.startswith(incomplete)]
+    return [name for name in ["local", *everything()] if name.startswith(incomplete)]

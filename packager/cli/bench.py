@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from packager.cli import _complete
+from packager.cli._fleet import FleetOptions, fleet_options
 from packager.cli._show import json_option, print_json, progress
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle")
-@click.argument("devices", nargs=-1, required=True, shell_complete=_complete.devices)
+@click.argument("devices", nargs=-1, shell_complete=_complete.devices)
 @click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the runtime [its own default].")
 @click.option(
     "--seconds",
@@ -41,14 +42,18 @@ if TYPE_CHECKING:
     is_flag=True,
     help="A Jetson's clocks at their highest while measuring (jetson_clocks, needs root), given back afterwards.",
 )
+@click.option(
+    "--wait", "wait_seconds", type=click.FloatRange(0, 86400), help="Wait so long (s) for whoever has the device [600]."
+)
+@fleet_options
 @json_option
-def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
+def command(bundle: str, devices: tuple[str, ...], fleet: FleetOptions, *, as_json: bool, **options: Any) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.
 
     Exit code 6 when a device does not compute what the original model computes.
     """
     from agent.contract.errors import BudgetError
-    from packager.cli._fleet import errors_document, finish, on_each
+    from packager.cli._fleet import Work, digest_of, errors_document, finish, on_each
     from packager.cli._report import show_reports
     from packager.results.document import report_document, require_parity
     from packager.results.store import ResultStore
@@ -60,16 +65,23 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
         report = device.bench(bundle, **chosen)
         return device.address, report, store.add(report, device.address)
 
+    def line(result: tuple[str, Report, int]) -> str:
+        return f"{result[0]}: measured, run {result[2]}"
+
+    work = None
+    if fleet.chosen:
+        key = ["bench", digest_of(bundle), chosen]
+        work = Work(fleet, key, line, lambda result: report_document(result[1], result[0], result[2]), as_json=as_json)
     with progress() as say:
-        results, errors = on_each(devices, say, measure)
+        results, errors = on_each(devices, say, measure, fleet, work)
     for address, report, _ in results:
         try:
             require_parity(report)
         except BudgetError as error:
             errors.append((address, error))
-    if as_json:
+    if as_json and work is None:
         documents = [report_document(report, address, run) for address, report, run in results]
         print_json({"reports": documents, "errors": errors_document(errors)})
-    else:
+    elif not as_json:
         show_reports(results)
     return finish(errors)

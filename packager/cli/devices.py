@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from packager.cli import _complete
+from packager.cli._fleet import FleetOptions, fleet_options
 from packager.cli._show import json_option, mb, print_json, progress, show_findings, table
 
 
@@ -61,7 +62,7 @@ def list_(*, as_json: bool) -> None:
     from agent.contract import codec
     from packager.device import inventory
 
-    entries = inventory.entries()
+    entries = inventory.everything()
     if as_json:
         print_json([{**codec.encode(entry), "name": name} for name, entry in entries.items()])
         return
@@ -84,14 +85,19 @@ def remove(name: str) -> None:
 
 
 @command.command()
-@click.argument("device", shell_complete=_complete.devices)
+@click.argument("device", required=False, shell_complete=_complete.devices)
+@fleet_options
 @json_option
-def doctor(device: str, *, as_json: bool) -> int:
+def doctor(device: str | None, fleet: FleetOptions, *, as_json: bool) -> int:
     """What DEVICE is and lacks, with the exact fix; exit code 4 when it cannot run bundles."""
     from agent.contract import codec
     from agent.contract.errors import DeviceError
     from packager.device.device import Device
 
+    if fleet.chosen or device is None:
+        from packager.cli._fleet_doctor import doctor_fleet
+
+        return doctor_fleet([device] if device else [], fleet, as_json=as_json)
     with progress() as say, Device(device, progress=say) as connected:
         report = connected.doctor()
     broken = any(finding.level == "error" for finding in report.findings)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import hashlib
 import io
+import secrets
+import tokenize
 import zipfile
 from pathlib import Path
 
@@ -25,17 +29,64 @@ sys.exit(main())
 
 @functools.cache
 def agent_zip() -> bytes:
-    """The zipapp's bytes."""
-    import agent
+    """The zipapp's bytes. A build is kept in the user's cache: packing takes half as long as a push that has nothing to do."""
+    import platformdirs
 
-    base = Path(agent.__file__).parent
+    sources = _sources()
+    key = hashlib.sha256(Path(__file__).read_bytes())
+    for name, data in sources.items():
+        key.update(b"%s\0%d\0%s" % (name.encode(), len(data), data))
+    folder = platformdirs.user_cache_path("edgepack") / "agent"
+    for path in folder.glob(f"{key.hexdigest()}-*.pyz"):
+        with contextlib.suppress(OSError):
+            data = path.read_bytes()
+            if path.stem.rpartition("-")[2] == hashlib.sha256(data).hexdigest():
+                return data
+    data = pack(sources)
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f".{key.hexdigest()[:16]}.{secrets.token_hex(4)}.part"
+        part.write_bytes(data)
+        part.replace(folder / f"{key.hexdigest()}-{hashlib.sha256(data).hexdigest()}.pyz")
+    return data
+
+
+def pack(sources: dict[str, bytes] | None = None) -> bytes:
+    """Makes the zipapp anew."""
     buffer = io.BytesIO()
     buffer.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "__main__.py", _MAIN)
-        for path in sorted(base.rglob("*.py")):
-            _add(archive, "agent/" + path.relative_to(base).as_posix(), path.read_bytes())
+        for name, data in (_sources() if sources is None else sources).items():
+            _add(archive, name, _bare(data.decode("utf-8")))
     return buffer.getvalue()
+
+
+def _sources() -> dict[str, bytes]:
+    import agent
+
+    base = Path(agent.__file__).parent
+    return {f"agent/{path.relative_to(base).as_posix()}": path.read_bytes() for path in sorted(base.rglob("*.py"))}
+
+
+def _bare(source: str) -> bytes:
+    """The module without its comments and docstrings, every line where it was: tracebacks of a device name lines of ours.
+
+    It is sent to each device and read at each start, and more than a third of it is words.
+    """
+    lines = source.splitlines(keepends=True)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            words = node.body[0]
+            indent = lines[words.lineno - 1][: words.col_offset]
+            for row in range(words.lineno, (words.end_lineno or words.lineno) + 1):
+                lines[row - 1] = "\n"
+            lines[words.lineno - 1] = f'{indent}""\n'
+    return "".join(lines).encode("utf-8")
 
 
 def agent_name() -> str:

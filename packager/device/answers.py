@@ -52,7 +52,10 @@ class Answer:
                 setattr(error, name, clean(getattr(error, name)))
             error.where = f"{device}: {error.where}" if error.where else device
             raise error
-        return clean(self._last.get("result"))
+        try:
+            return clean(self._last.get("result"))
+        except RecursionError as error:
+            raise DeviceError(f"{device} answered with too deep a document", fix=_FIX, code="protocol") from error
 
 
 _FIX = "see that the interpreter and the shell on the device print nothing of their own: edgepack devices list"

@@ -18,6 +18,7 @@ from packager.device import inventory
 from packager.device.answers import decoded, part
 from packager.device.runtime_packages import PACKAGES
 from packager.device.session import IDLE_SECONDS, AgentSession, Progress, Reconnect, _silent
+from packager.device.vouching import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,6 +115,7 @@ class Device:
         with archive.BundleReader(path) as reader:
             reader.verify()
             digest, name = reader.digest, reader.manifest.name
+            signed = reader
         size = path.stat().st_size
         hello = self.hello()
         here = digest in hello["bundles"]
@@ -125,6 +127,8 @@ class Device:
             session.transport.put(path, f"{hello['root']}/incoming/{file}", progress=sent)
             result = session.call("install", {"file": file, "digest": digest}, self.progress)
             findings = decoded(list[Finding], part(result, "findings", list, self.address), self.address)
+        if here:
+            deliver(self, signed)
         return {
             "device": self.address,
             "bundle": digest,

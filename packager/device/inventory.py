@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
 from agent.contract.errors import DeviceError, UsageError, nearest, unknown_name
-from packager.device import ssh_config
+from packager.device import fleet_file, ssh_config
 from packager.device.local import LocalTransport
 from packager.device.ssh import SshTransport
 
@@ -33,7 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 @dataclasses.dataclass(frozen=True)
 class DeviceEntry:
     """A device and how to use it. `address` is "local" or an SSH address; `python` holds the runtime there; `root` is
-    edgepack's folder there. `options` are for its kind: `identity` and `known_hosts` (paths) for SSH.
+    edgepack's folder there. `options` are for its kind: `identity` and `known_hosts` (paths), `jump` (an address to go
+    through) for SSH; and `groups` and `labels`, by which a fleet is chosen.
     """
 
     address: str
@@ -71,6 +72,24 @@ def check_name(name: str) -> None:
 def entries(path: Path | None = None) -> dict[str, DeviceEntry]:
     """All registered devices by name, sorted. Raises ContractError for a file that is not ours."""
     return dict(sorted(_read(path or inventory_path()).items()))
+
+
+def everything(path: Path | None = None) -> dict[str, DeviceEntry]:
+    """The registered devices and those of the fleet file. Raises UsageError, code "name-clash", for a name in both."""
+    known = entries(path)
+    for name, values in fleet_file.load().items():
+        check_name(name)
+        entry = DeviceEntry(name=name, **values)
+        ssh_config.split_address(entry.address)
+        if name in known:
+            raise UsageError(
+                f"there are two devices {name!r}",
+                where=f"{known[name].address}, registered; {entry.address}, in {fleet_file.fleet_path()}",
+                fix=f"edgepack devices remove {name}, or rename the one in the file",
+                code="name-clash",
+            )
+        known[name] = entry
+    return dict(sorted(known.items()))
 
 
 def get(name: str, path: Path | None = None) -> DeviceEntry:
@@ -120,7 +139,7 @@ def resolve(text: str, path: Path | None = None) -> DeviceEntry:
     """
     if text == LOCAL:
         return DeviceEntry(address=LOCAL, python=sys.executable, kind=LOCAL, name=LOCAL)
-    known = entries(path)
+    known = everything(path)
     if text in known:
         return known[text]
     if text.startswith(MCU_PREFIX):
@@ -141,6 +160,10 @@ def address_of(entry: DeviceEntry) -> ssh_config.Address:
     """The SSH server of an entry; its own identity and known_hosts count alone where it has them. Raises UsageError."""
     address = ssh_config.resolve(entry.address)
     identity, known_hosts = entry.options.get("identity"), entry.options.get("known_hosts")
+    jump = entry.options.get("jump")
+    if jump:
+        hop = ssh_config.resolve(str(jump))
+        address = dataclasses.replace(address, jumps=(*hop.jumps, dataclasses.replace(hop, jumps=())))
     if identity:
         address = dataclasses.replace(address, identities=(Path(str(identity)).expanduser(),), identities_only=True)
     if known_hosts:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract import codec
 from agent.contract.errors import DeviceError, TransientDeviceError
 from agent.contract.job import Job
+from packager.device import audit
 from packager.device.agent_zip import agent_name, agent_zip
 from packager.device.answers import Answer, part
 
@@ -52,12 +53,21 @@ class AgentSession:
     def call(
         self, verb: str, arguments: dict[str, Any], progress: Progress = _silent, job: str = "", longer: float = 0.0
     ) -> Any:
+        """As `_call`; what changes the device stands in this host's audit log, too."""
+        with audit.recorded(self.transport.name, verb, arguments) as note:
+            result = self._call(verb, arguments, progress, job, longer)
+            note(result)
+        return result
+
+    def _call(
+        self, verb: str, arguments: dict[str, Any], progress: Progress = _silent, job: str = "", longer: float = 0.0
+    ) -> Any:
         """The verb's result; `longer` is added to its deadline (seconds). Raises what the agent raised, DeviceError for what
         is no answer, TransientDeviceError when the link was lost.
         """
         path = self._ensure_agent()
         name = job or new_job()
-        document = codec.encode(Job(id=name, verb=verb, root=self.root, arguments=arguments))
+        document = codec.encode(Job(id=name, verb=verb, root=self.root, arguments=arguments, who=audit.who()))
         answer = Answer(progress)
         done = self.transport.run(
             [self.python, "-I", path, verb],
