@@ -45,6 +45,7 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
     from agent.contract.errors import BudgetError
     from packager.cli._fleet import errors_document, finish, on_each
     from packager.cli._report import show_reports
+    from packager.cli._store import tell
     from packager.results.document import report_document, require_parity
     from packager.results.store import ResultStore
 
@@ -57,13 +58,14 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
 
     with progress() as say:
         results, errors = on_each(devices, say, measure)
+    tell(store)
     for address, report, _ in results:
         try:
             require_parity(report)
         except BudgetError as error:
             errors.append((address, error))
     if as_json:
-        documents = [report_document(report, address, run) for address, report, run in results]
+        documents = [report_document(report, address, run or None) for address, report, run in results]
         print_json({"reports": documents, "errors": errors_document(errors)})
     else:
         show_reports(results)

@@ -26,7 +26,7 @@ def short(value: float) -> str:
     for size, mark in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if mark == 'k' else size):.3g}{mark}"
-    return f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"  # noqa: PLR2004 - no 1e+03
 
 
 class Axis:
