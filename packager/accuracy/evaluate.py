@@ -145,21 +145,36 @@ class Runnable:
 
 def run_lowered(model: Runnable, data: EvalSet) -> dict[str, Array]:
     """The lowered model's outputs in the layout of the original's, real numbers, stacked over the samples."""
-    artifact, names = model.artifact, [spec.name for spec in model.artifact.outputs]
-    pairs = list(zip(data.specs, artifact.inputs, strict=True))
-    moved = any(_is_moved(data.arrays[old.name], old, new) for old, new in pairs)
-    feeds = ({new.name: _fitted(feed[old.name], old, new, model, moved=moved) for old, new in pairs}
-             for feed in data.feeds())  # fmt: skip
+    names = [spec.name for spec in model.artifact.outputs]
+    feeds = lowered_feeds(model, data)
     with _engine(model):
         if model.runtime == "onnxruntime" and not model.exact:
-            rows: Iterable[Mapping[str, Array]] = _run_onnx(artifact.path, feeds, names, model.session_options)
+            rows: Iterable[Mapping[str, Array]] = _run_onnx(model.artifact.path, feeds, names, model.session_options)
         else:
-            rows = registry.target(model.runtime).run(artifact, feeds)  # type: ignore[arg-type] # read once, in order
-        outputs = data.stack(rows)
+            rows = registry.target(model.runtime).run(model.artifact, feeds)  # type: ignore[arg-type] # read once
+        return as_original(data.stack(rows), model, data)
+
+
+def lowered_feeds(model: Runnable, data: EvalSet) -> Iterator[dict[str, Array]]:
+    """The samples as the lowered model takes them: its layout, its quantised types."""
+    pairs = list(zip(data.specs, model.artifact.inputs, strict=True))
+    moved = _any_moved(model, data)
+    for feed in data.feeds():
+        yield {new.name: _fitted(feed[old.name], old, new, model, moved=moved) for old, new in pairs}
+
+
+def as_original(outputs: Mapping[str, Array], model: Runnable, data: EvalSet) -> dict[str, Array]:
+    """The lowered model's stacked outputs in the layout of the original's."""
+    moved = _any_moved(model, data)
     return {
         spec.name: _moved_back(outputs[spec.name]) if moved and spec.layout == "nhwc" else outputs[spec.name]
-        for spec in artifact.outputs
+        for spec in model.artifact.outputs
     }
+
+
+def _any_moved(model: Runnable, data: EvalSet) -> bool:
+    pairs = zip(data.specs, model.artifact.inputs, strict=True)
+    return any(_is_moved(data.arrays[old.name], old, new) for old, new in pairs)
 
 
 def exact_needed(path: Path) -> bool:
@@ -240,7 +255,7 @@ def _run_bundle(bundle: Path, data: str | Path) -> tuple[dict[str, Array], EvalS
         manifest = reader.manifest
         reader.extract(folder)
         model = bundle_model(manifest, Path(folder))
-        samples = load_eval(data, _original_specs(manifest, model))
+        samples = load_eval(data, original_specs(manifest, model))
         findings = [EXACT] if model.exact else []
         return run_lowered(model, samples), samples, findings
 
@@ -265,7 +280,7 @@ def bundle_model(manifest: Manifest, folder: Path) -> Runnable:
     return Runnable(artifact, runtime, manifest.session_options, manifest.facts.get("quantization") or {}, exact)
 
 
-def _original_specs(manifest: Manifest, model: Runnable) -> list[TensorSpec]:
+def original_specs(manifest: Manifest, model: Runnable) -> list[TensorSpec]:
     """The inputs as the evaluation set may have them: real numbers for quantised ones, sizes free for either layout."""
     specs = []
     for spec in manifest.inputs:

@@ -61,6 +61,10 @@ def _show_run(device: str, report: Report, run: int) -> None:
     click.echo(
         f"run {run}: {device} ({board}), {used.name} {used.version}, {threads}; {placed}; {share} above the bare interpreter"
     )
+    if report.accuracy is not None:
+        from packager.accuracy.on_device import difference
+
+        click.echo(f"run {run}: {difference(report.accuracy)}")
     show_findings(report.findings)
 
 

@@ -36,13 +36,20 @@ if TYPE_CHECKING:
     default="",
     help="Execution provider (cpu, cuda, tensorrt, xnnpack ...); failing to use it is an error.",
 )
+@click.option(
+    "--eval", "data", metavar="DATA.npz", help="Labelled samples: scored on the device's kernels and on the host's."
+)
+@click.option("--metric", help="top1, top5, mse, cosine or FILE.py:score [top1].")
 @json_option
-def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
+def command(
+    bundle: str, devices: tuple[str, ...], data: str | None, metric: str | None, *, as_json: bool, **options: Any
+) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.
 
     Exit code 6 when a device does not compute what the original model computes.
     """
     from agent.contract.errors import BudgetError
+    from packager.cli._eval import Scorer
     from packager.cli._fleet import errors_document, finish, on_each
     from packager.cli._report import show_reports
     from packager.cli._store import tell
@@ -52,11 +59,13 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
     store = ResultStore()
     chosen = {key: value for key, value in options.items() if value is not None}
 
+    scorer = Scorer(bundle, data, metric, chosen)
+
     def measure(device: Device) -> tuple[str, Report, int]:
-        report = device.bench(bundle, **chosen)
+        report = scorer.measure(device, lambda: device.bench(bundle, **chosen))
         return device.address, report, store.add(report, device.address)
 
-    with progress() as say:
+    with progress() as say, scorer.ready(say):
         results, errors = on_each(devices, say, measure)
     tell(store)
     for address, report, _ in results:
