@@ -297,7 +297,8 @@ def _file(text: str) -> Path | None:
         return default_path()
     if text.startswith(_FILE):
         return Path(text.removeprefix(_FILE))
-    return None if ":" in text.split("/", maxsplit=1)[0] else Path(text)
+    first = text.split("/", maxsplit=1)[0]
+    return None if ":" in first or (first and "//" in text) else Path(text)
 
 
 def _stored_columns() -> Any:

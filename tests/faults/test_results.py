@@ -111,14 +111,16 @@ def test_a_locked_database(path):
 
 
 _AS_NOBODY = """
-import os, sys
+import os, sys, tempfile
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from packager.results.store import ResultStore
 from tests.packager.results.reports import report
-import sqlalchemy.dialects.sqlite, agent.contract.codec, packager.results.document, platformdirs
 path = Path(sys.argv[2])
 made = report("b")
+with tempfile.TemporaryDirectory() as warm:  # another user may not read this interpreter's libraries: loaded before
+    ResultStore(Path(warm) / "r.sqlite").add(made, "pi")
+    ResultStore(Path(warm) / "r.sqlite").newest()
 if os.geteuid() == 0:
     os.setgid(65534), os.setuid(65534)
 store = ResultStore(path)
@@ -167,9 +169,10 @@ def test_postgresql_gone_in_the_middle(path):
         assert caught.value.code == "database-gone"
         made.start()
         later = ResultStore(address=made.address)
-        assert [one.report.job for one in later.newest()] == ["b", "a"]
-        assert later.get(2).report == report("b")
-        assert "stored now: runs 2" in later.notes[0]
+        stored, first = later.newest()
+        assert (stored.report, first.report) == (report("b"), report("a"))
+        # A server that was cut off may leave out numbers.
+        assert f"stored now: runs {stored.run}" in later.notes[0]
     finally:
         made.remove()
 
