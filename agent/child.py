@@ -38,6 +38,8 @@ def main(wire: Wire) -> int:
         name = task.pop("task")
         if name == "call":
             wire.result(call(wire, **task))
+        elif name == "evaluate":
+            wire.result(evaluate(wire, **task))
         else:
             wire.result(_TASKS[name](baseline=baseline, **task))
     except EdgepackError as error:
@@ -122,6 +124,19 @@ def round_(
     )
     runner.close()
     return result
+
+
+def evaluate(wire: Wire, *, folder: str, options: Dict[str, Any], inputs: Dict[str, str], out: str) -> Dict[str, Any]:
+    """Every sample once, its outputs written to files; see `agent.scoring`."""
+    from agent import scoring
+
+    base = Path(folder)
+    runner = load_runner(_manifest(base), base, options)
+    try:
+        outputs = scoring.run(runner, inputs, out, wire.progress)
+        return {"outputs": outputs, "version": runner.version(), "provider": runner.provider()}
+    finally:
+        runner.close()
 
 
 def _take_parts(runner: Any) -> Dict[str, List[int]]:

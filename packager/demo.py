@@ -10,7 +10,8 @@ from typing import Any
 
 from agent.contract import codec, statistics
 from agent.contract.report import Report
-from packager import demo_data, evaluate
+from packager import demo_data
+from packager.accuracy.evaluate import evaluate
 from packager.device.device import Device
 from packager.pipeline import Built, build
 from packager.results.document import samples_ns
@@ -79,11 +80,7 @@ def run_demo(
 
     The accuracy is computed on this machine's kernels, which are the device's own when the device is `local`.
     """
-    import numpy as np
-
     profile = target or host_profile()
-    with np.load(demo_data.eval_path()) as data:
-        images, labels = data["image"], data["labels"]
     with (
         tempfile.TemporaryDirectory(prefix="edgepack-demo-") as folder,
         Device(device, progress=progress) as target_device,
@@ -104,8 +101,7 @@ def run_demo(
             reports[recipe].append(target_device.bench(built[recipe].bundle, seconds=seconds / 2, rounds=2, threads=1))
         rows = []
         for recipe in RECIPES:
-            progress(f"scoring {recipe} on {len(labels)} images")
-            outputs = evaluate.run_bundle(built[recipe].bundle, {"image": images})
-            score = evaluate.top1(outputs, labels)
-            rows.append(DemoRow(recipe, built[recipe], tuple(reports[recipe]), score, len(labels)))
+            progress(f"scoring {recipe} on the test images")
+            score, _ = evaluate(built[recipe].bundle, demo_data.eval_path(), "top1")
+            rows.append(DemoRow(recipe, built[recipe], tuple(reports[recipe]), score.score, score.n))
     return rows

@@ -14,6 +14,7 @@ from agent.contract.errors import ConvertError, UsageError
 from agent.contract.finding import WARNING, Finding
 from agent.contract.manifest import Manifest, Preprocessing, Source, Step, TensorSpec
 from packager import registry
+from packager.accuracy.gate import Wish, lower, open_gate
 from packager.bundle.golden import integer_bounds, make_golden, sized
 from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
@@ -25,6 +26,7 @@ from packager.shapes import Shape, apply_shapes, check_ranges, check_shapes, par
 from packager.version import __version__
 
 if TYPE_CHECKING:
+    from packager.accuracy.gate import Gate
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
     from packager.protocols import Source as SourceFormat
@@ -52,6 +54,13 @@ class Request:
     target_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     layout: str = ""  # of image inputs and outputs: nhwc, nchw or keep; empty is the runtime's own
     io: str = ""  # of a static INT8 model's inputs and outputs: float or int8
+    eval: str | None = None  # labelled samples, an .npz
+    test: str | None = None  # more of them, which no search sees
+    metric: str | None = None
+    max_drop: float | None = None  # points
+    max_drop_relative: float | None = None  # percent of the original's score
+    allow_drop: bool = False
+    search_minutes: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +87,7 @@ class Built:
             "source_bytes": manifest.source.size_bytes,
             "steps": codec.encode(manifest.steps),
             "findings": codec.encode(manifest.findings),
+            **{key: manifest.facts[key] for key in ("accuracy", "int8_share") if key in manifest.facts},
         }
 
 
@@ -99,6 +109,7 @@ class Prepared:
     job: Lowering
     runtime: str
     plan: Plan
+    gate: Gate | None = None
 
     def document(self) -> dict[str, Any]:
         """What `edgepack build --dry-run --json` prints."""
@@ -158,7 +169,9 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
     job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes, usual))
-    return Prepared(request=request, source=source, artifact=artifact, job=job, runtime=runtime, plan=plan)
+    wish = Wish(**{field.name: getattr(request, field.name) for field in dataclasses.fields(Wish)})
+    fixed = dataclasses.replace(artifact, inputs=tuple(apply_shapes(usual, artifact.inputs)))
+    return Prepared(request, source, artifact, job, runtime, plan, open_gate(wish, fixed))
 
 
 def find_source(model: str) -> SourceFormat:
@@ -210,11 +223,14 @@ def _execute(prepared: Prepared) -> Built:
         job.progress(f"converting {edge.source} to {edge.result}")
         lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
     job.progress(f"lowering to {target.title}")
-    lowered = target.lower(lowered, job)
+    passed = lower(target, artifact, lowered, job, prepared.gate)
+    lowered, job = passed.artifact, passed.job
+    prepared = dataclasses.replace(prepared, job=job)
     if isinstance(target, FitsGolden):
         golden = target.fit_golden(artifact, lowered, golden)
     terms = target.terms(lowered, job)
-    findings = list(lowered.findings)
+    terms = dataclasses.replace(terms, facts={**terms.facts, **passed.facts})
+    findings = [*lowered.findings, *passed.findings]
     if prepared.request.check:
         job.progress("comparing with the original")
         findings += _host_check(prepared, lowered, golden, terms)

@@ -79,6 +79,9 @@ def fill(options: dict[str, Any], folder: Path | None = None) -> dict[str, Any]:
         "recipe": options["recipe"] or own.recipe or project.recipe,
         "calibration": calibration,
         "shapes": tuple(options["shapes"]) or own.shape or project.shape,
+        "eval": options.get("eval") or _inside(base, project.eval),
+        "metric": options.get("metric")
+        or (_inside(base, project.metric) if options.get("eval") or project.eval else None),
     }
 
 

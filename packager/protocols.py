@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
     from packager.calibration import CalibrationData
+    from packager.compress.onnx_layers import Layer
     from packager.profile import Profile
     from packager.recipe import Recipe
     from packager.shapes import Range
@@ -55,7 +56,7 @@ class Converter(Protocol):
 class Lowering:
     """What a target is given beside the artifact. `shapes` are the user's --shape by input name, `ranges` those
     given as min:opt:max (for targets with `ranges = True`); `progress` takes words. `options` are the target's own, as the
-    user gave them (`bytecode`).
+    user gave them (`bytecode`). `cache` is a folder for what may serve the next lowering of the same model too.
     """
 
     recipe: Recipe
@@ -66,6 +67,7 @@ class Lowering:
     progress: Callable[[str], None] = lambda _: None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
+    cache: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +116,20 @@ class FitsGolden(Protocol):
 
     def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
         """The golden vectors as the lowered model takes and gives them; outputs stay real numbers."""
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A target whose static INT8 can be searched for a recipe that keeps the accuracy."""
+
+    def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
+        """The layers that multiply, of the artifact as `lower` takes it; names as a recipe's `exclude` takes them."""
+
+    def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """What may help, the cheapest first: words, and the changes to the recipe."""
+
+    def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
+        """Which of the layers are in INT8 in the lowered model."""
 
 
 class Completed(Protocol):

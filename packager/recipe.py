@@ -10,7 +10,7 @@ from agent.contract import codec
 from agent.contract.errors import ContractError, UsageError, unknown_name
 
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int16x8", "int8-fp16")
-METHODS = ("minmax", "entropy", "percentile")
+METHODS = ("minmax", "entropy", "percentile", "mse")
 SCOPES = ("", "compute", "all")
 IO_TYPES = ("", "float", "int8")
 
@@ -22,7 +22,8 @@ class Recipe:
     `percentile` counts only with the method of that name. `exclude` names nodes that stay in float; `operators` limits
     quantisation to these operator types (empty: what `scope` says). `io` is the type of a static INT8 model's inputs and
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
-    quantisation in it, in the place of calibration.
+    quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
+    `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point.
     """
 
     name: str
@@ -38,6 +39,9 @@ class Recipe:
     keep_io_types: bool = True
     qat: str = ""
     io: str = ""
+    equalize: bool = False
+    bias_correction: bool = False
+    asymmetric: bool = False
     schema: str = "edgepack.recipe/1"
 
     @property

@@ -11,6 +11,8 @@ from agent.contract.errors import ConvertError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from packager.artifact import Artifact, digest_files
+from packager.compress.onnx_layers import Layer, int8_layers
+from packager.compress.quantize.onnx_tuning import levers, quantised_layers
 from packager.onnx_lower import plan_prepare, prepare
 from packager.onnx_model import (
     external_files,
@@ -63,8 +65,7 @@ class Onnxruntime:
 
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
         """The model in the recipe's precision. Raises ConvertError or, without calibration data, UsageError."""
-        version = job.profile.runtime(self.name).version
-        ready = prepare(artifact, job.shapes, self.most_opset(job.profile), limits(version).ir_version, job.workdir)
+        ready = self._prepared(artifact, job)
         recipe = int8_types(job.recipe, job.profile)
         if ready.quantized:
             return _already_quantized(ready, recipe, job.profile)
@@ -112,6 +113,30 @@ class Onnxruntime:
         """Without optimisations: Q/DQ computed in float, so that this host's INT8 kernels cannot mislead."""
         return run_onnx(artifact.path, batches, [spec.name for spec in artifact.outputs])
 
+    def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
+        """Of the graph as the quantiser sees it."""
+        return quantised_layers(self._prepared(artifact, job).path, job)
+
+    def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """Calibration methods, equalisation, bias correction; per channel, other types where the device has both."""
+        settled = int8_types(recipe, profile)
+        rows = levers(settled)
+        if settled.activation_type == "int8" and not settled.asymmetric:
+            rows.append(("asymmetric activations", {"asymmetric": True}))
+        if "vnni" in profile.cpu.features and not recipe.weight_type:
+            other = "uint8" if settled.weight_type == "int8" else "int8"
+            rows.append((f"{other} weights", {"weight_type": other}))
+        return rows
+
+    def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
+        """By the Q/DQ pairs and the integer operators of the file."""
+        del layers
+        return int8_layers(load_model(lowered.path, weights=False))
+
+    def _prepared(self, artifact: Artifact, job: Lowering) -> Artifact:
+        version = job.profile.runtime(self.name).version
+        return prepare(artifact, job.shapes, self.most_opset(job.profile), limits(version).ir_version, job.workdir)
+
     def most_opset(self, profile: Profile) -> int:
         """The highest opset that the profile's version of the runtime loads, and that the profile allows."""
         cap = profile.opset_cap(self.name)
@@ -158,6 +183,7 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         options |= {"activation_type": recipe.activation_type, "method": recipe.method, "scope": recipe.scope}
         if recipe.method == "percentile":
             options["percentile"] = recipe.percentile
+    options |= {key: True for key in ("equalize", "bias_correction", "asymmetric") if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options
@@ -179,7 +205,8 @@ def _apply(source: Path, result: Path, recipe: Recipe, job: Lowering) -> list[Fi
         raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
     from packager.compress.quantize.onnx_static import quantize_static
 
-    return [*job.calibration.findings(), *quantize_static(source, result, job.calibration, recipe, job.progress)]
+    static = quantize_static(source, result, job.calibration, recipe, job.progress, cache=job.cache)
+    return [*job.calibration.findings(), *static]
 
 
 def _already_quantized(artifact: Artifact, recipe: Recipe, profile: Profile) -> Artifact:

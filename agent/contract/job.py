@@ -55,3 +55,17 @@ class CheckOptions:
     threads: int = 0
     provider: str = ""
     tolerance: Optional[Tolerance] = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalOptions:
+    """Run a bundle on many samples. `inputs` maps each input's name to the sha256 (hex) of a .npy whose first axis is the
+    run; `sizes` are the files' bytes by sha256. With `only_ask` nothing is run: which files are missing, and what is free.
+    """
+
+    digest: str
+    inputs: Dict[str, str]
+    sizes: Dict[str, int]
+    threads: int = 0
+    provider: str = ""
+    only_ask: bool = False

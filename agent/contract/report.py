@@ -91,6 +91,26 @@ class Emulation:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scored:
+    """A score, higher is better; `low` and `high` hold the truth with 95 %, null where nothing is known of it."""
+
+    score: float
+    low: Optional[float]
+    high: Optional[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """The bundle scored on labelled samples: by the device's kernels, and by the host's. `data` is the set's digest."""
+
+    metric: str
+    samples: int
+    data: str
+    device: Scored
+    host: Optional[Scored]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """`started_unix` is the device's clock; the host adds its own when it stores the report."""
 
@@ -109,4 +129,5 @@ class Report:
     started_unix: float
     findings: List[Finding]
     emulation: Optional[Emulation] = None
+    accuracy: Optional[Accuracy] = None
     schema: str = "edgepack.report/1"

@@ -43,7 +43,7 @@ def _show_table(rows: Sequence[tuple[str, Report, int]], unit: str) -> None:
         model = f"{report.name} {report.recipe}"
         times = [p50, p95, p99, f"{mean} ± {std}", str(numbers["n"]), f"{rate:.0f}/s" if rate else "-", form(load)]
         size, memory = mb(report.model_bytes), mb(peak_memory(report))
-        lines.append([str(run), device, model, size, *times, memory, parity_text(report)])
+        lines.append([str(run or "waits"), device, model, size, *times, memory, parity_text(report)])
     short = "ms" if unit == "ms" else ""
     heads = ["run", "device", "model", "size", *(f"{key} {short}".strip() for key in ("p50", "p95", "p99", "mean"))]
     heads += ["n", "rate", f"load {short}".strip(), "memory", "parity"]
@@ -61,6 +61,10 @@ def _show_run(device: str, report: Report, run: int) -> None:
     click.echo(
         f"run {run}: {device} ({board}), {used.name} {used.version}, {threads}; {placed}; {share} above the bare interpreter"
     )
+    if report.accuracy is not None:
+        from packager.accuracy.on_device import difference
+
+        click.echo(f"run {run}: {difference(report.accuracy)}")
     show_findings(report.findings)
 
 

@@ -45,24 +45,41 @@ if TYPE_CHECKING:
 @click.option(
     "--wait", "wait_seconds", type=click.FloatRange(0, 86400), help="Wait so long (s) for whoever has the device [600]."
 )
+@click.option(
+    "--eval", "data", metavar="DATA.npz", help="Labelled samples: scored on the device's kernels and on the host's."
+)
+@click.option("--metric", help="top1, top5, mse, cosine or FILE.py:score [top1].")
 @fleet_options
 @json_option
-def command(bundle: str, devices: tuple[str, ...], fleet: FleetOptions, *, as_json: bool, **options: Any) -> int:
+def command(
+    bundle: str,
+    devices: tuple[str, ...],
+    fleet: FleetOptions,
+    data: str | None,
+    metric: str | None,
+    *,
+    as_json: bool,
+    **options: Any,
+) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.
 
     Exit code 6 when a device does not compute what the original model computes.
     """
     from agent.contract.errors import BudgetError
+    from packager.cli._eval import Scorer
     from packager.cli._fleet import Work, digest_of, errors_document, finish, on_each
     from packager.cli._report import show_reports
+    from packager.cli._store import tell
     from packager.results.document import report_document, require_parity
     from packager.results.store import ResultStore
 
     store = ResultStore()
     chosen = {key: value for key, value in options.items() if value is not None}
 
+    scorer = Scorer(bundle, data, metric, chosen)
+
     def measure(device: Device) -> tuple[str, Report, int]:
-        report = device.bench(bundle, **chosen)
+        report = scorer.measure(device, lambda: device.bench(bundle, **chosen))
         return device.address, report, store.add(report, device.address)
 
     def line(result: tuple[str, Report, int]) -> str:
@@ -71,16 +88,19 @@ def command(bundle: str, devices: tuple[str, ...], fleet: FleetOptions, *, as_js
     work = None
     if fleet.chosen:
         key = ["bench", digest_of(bundle), chosen]
-        work = Work(fleet, key, line, lambda result: report_document(result[1], result[0], result[2]), as_json=as_json)
-    with progress() as say:
+        work = Work(
+            fleet, key, line, lambda result: report_document(result[1], result[0], result[2] or None), as_json=as_json
+        )
+    with progress() as say, scorer.ready(say):
         results, errors = on_each(devices, say, measure, fleet, work)
+    tell(store)
     for address, report, _ in results:
         try:
             require_parity(report)
         except BudgetError as error:
             errors.append((address, error))
     if as_json and work is None:
-        documents = [report_document(report, address, run) for address, report, run in results]
+        documents = [report_document(report, address, run or None) for address, report, run in results]
         print_json({"reports": documents, "errors": errors_document(errors)})
     elif not as_json:
         show_reports(results)

@@ -46,6 +46,13 @@ if TYPE_CHECKING:
 )
 @click.option("--bytecode", type=int, help="PyTorch Lite: the bytecode version that the app's runtime takes (4 to 8).")
 @click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
+@click.option("--eval", metavar="DATA.npz", help="Samples by input name, and `labels`: the accuracy before and after.")
+@click.option("--test", metavar="DATA.npz", help="More of them, which the search for accuracy never sees.")
+@click.option("--metric", help="top1, top5, mse, cosine, agreement or FILE.py:score [top1; agreement without labels].")
+@click.option("--max-drop", type=float, metavar="POINTS", help="The most that may be lost, in points of 0.01 [1.0].")
+@click.option("--max-drop-relative", type=float, metavar="PERCENT", help="The same in percent of the original's score.")
+@click.option("--allow-drop", is_flag=True, help="Write the bundle although it lost more.")
+@click.option("--search-minutes", type=float, metavar="M", help="Bounds the search for INT8 within the budget [20].")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option
 def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
@@ -80,7 +87,26 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
     for step in manifest.steps:
         told = ", ".join(f"{key} {value}" for key, value in step.options.items())
         click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
+    _show_accuracy(manifest.facts)
     show_findings(manifest.findings)
+
+
+def _show_accuracy(facts: dict[str, Any]) -> None:
+    told, share = facts.get("accuracy"), facts.get("int8_share")
+    if told:
+        interval = told["drop_interval"]
+        sure = f", 95 %: {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else ""
+        click.echo(
+            f"  {told['metric']} {told['original']:.4f} -> {told['bundle']:.4f} on {told['n']} {told['samples']} samples "
+            f"({told['drop_points']:+.2f} points lost{sure})"
+        )
+    if share:
+        click.echo(f"  in INT8: {share['macs']:.1%} of the multiply-adds, {share['weights']:.1%} of the weights")
+    for step in facts.get("search", []) if len(facts.get("search", [])) > 1 else []:
+        bought = (
+            step.get("failed") or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
+        )
+        click.echo(f"    {step['step']}: {bought}")
 
 
 def _request(options: dict[str, Any]) -> Request:

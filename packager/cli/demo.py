@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from packager.cli._show import json_option, mb, ms, print_json, progress, show_findings, table
+from packager.cli._store import tell
 
 if TYPE_CHECKING:
     from packager.demo import DemoRow
@@ -28,6 +29,7 @@ def command(seconds: float, *, as_json: bool) -> None:
     for row in rows:
         for report in row.reports:
             store.add(report, "local")
+    tell(store)
     if as_json:
         print_json({"rows": [row.document() for row in rows], "p50_ratio": rows[1].p50_ms / rows[0].p50_ms})
         return

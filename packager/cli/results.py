@@ -7,7 +7,9 @@ import datetime as dt
 import click
 
 from packager.cli import _complete
+from packager.cli._results_series import baseline, export, history, prune
 from packager.cli._show import json_option, ms, print_json, table
+from packager.cli._store import chosen, database_option, tell
 
 
 @click.group()
@@ -15,21 +17,24 @@ def command() -> None:
     """The reports kept on this machine."""
 
 
+for _more in (baseline, export, history, prune):
+    command.add_command(_more)
+
+
 @command.command("list")
 @click.option(
     "--most", "-n", type=click.IntRange(1, 100000), default=50, show_default=True, help="How many at the most."
 )
+@database_option
 @json_option
-def list_(most: int, *, as_json: bool) -> None:
+def list_(most: int, database: str, *, as_json: bool) -> None:
     """The newest reports."""
     from packager.cli._report import count, parity_text
     from packager.results.document import latency, report_document
     from packager.results.store import ResultStore
 
-    store = ResultStore()
-    stored = store.newest(most)
-    for run, why in store.unreadable:
-        click.echo(f"edgepack: run {run} is of another version's form and left out: {why}", err=True)
+    store = ResultStore(address=database)
+    stored = chosen(store, (), most)
     if as_json:
         documents = []
         for one in stored:
@@ -61,14 +66,16 @@ def list_(most: int, *, as_json: bool) -> None:
 
 @command.command()
 @click.argument("run", type=int)
+@database_option
 @json_option
-def show(run: int, *, as_json: bool) -> None:
+def show(run: int, database: str, *, as_json: bool) -> None:
     """One report, with all its findings."""
     from packager.cli._report import show_reports
     from packager.results.document import report_document
     from packager.results.store import ResultStore
 
-    one = ResultStore().get(run)
+    store = ResultStore(address=database)
+    (one,) = chosen(store, (run,), 1)
     if as_json:
         print_json({**report_document(one.report, one.device, one.run), "stored_unix": one.stored_unix})
     else:
@@ -87,6 +94,7 @@ def collect(device: str, *, as_json: bool) -> None:
     with Device(device) as connected:
         runs = [store.add(report, device) for report in connected.collect()]
         connected.forget_collected()
+    tell(store)
     if as_json:
         print_json({"runs": runs})
     else:

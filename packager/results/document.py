@@ -115,6 +115,7 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
             "source_bytes": report.source_bytes,
         },
         "parity": codec.encode(report.parity),
+        "accuracy": codec.encode(report.accuracy),
         "runtime": codec.encode(report.runtime),
         "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),

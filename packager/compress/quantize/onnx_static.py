@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, WARNING, Finding
+from packager.artifact import digest_files
+from packager.compress.equalize import equalize
 from packager.compress.quantize.onnx_biases import repair_graph
+from packager.compress.quantize.onnx_correction import correct_biases
+from packager.compress.quantize.onnx_ranges import clip_ranges
 from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, save_model, told
 
 if TYPE_CHECKING:
@@ -34,9 +40,10 @@ def quantize_static(
     recipe: Recipe,
     progress: Callable[[str], None],
     extra: Mapping[str, Any] | None = None,
+    cache: Path | None = None,
 ) -> list[Finding]:
     """Writes the quantised model to `result`. `recipe.weight_type` and `.activation_type` must be set; `extra` are more
-    of the quantiser's own `extra_options`.
+    of the quantiser's own `extra_options`; `cache` is a folder in which prepared graphs and ranges are kept for the next time.
 
     A node on which the quantiser breaks stays in float, with a finding. Raises ConvertError when that does not help, or
     when nothing could be quantised.
@@ -46,11 +53,10 @@ def quantize_static(
     prepared = result.with_name("prepared.onnx")
     progress("preparing the graph")
     large = bool(external_files(load_model(source, weights=False)))
-    findings += _prepare(source, prepared, large=large)
+    findings += _prepare_once(source, prepared, cache, large=large)
     wanted = operators(recipe)
     model = load_model(prepared)
-    repair_graph(model)
-    save_model(model, prepared)
+    findings += _repair(model, prepared, calibration, recipe)
     present = {node.op_type for node in all_nodes(model.graph)}
     check_excluded(recipe, [node.name for node in model.graph.node])
     if wanted is not None and not present & set(wanted) & set(COMPUTE):
@@ -60,8 +66,8 @@ def quantize_static(
             fix="use --recipe fp32 or fp16",
             code="nothing-to-quantise",
         )
-    progress(f"calibrating on {calibration.samples} samples")
     options = {**_options(recipe, calibration, extra or {}), "use_external_data_format": large}
+    options["calibration_cache_path"] = _ranges(prepared, calibration, recipe, options, cache, progress)
     excluded = list(recipe.exclude)
     while True:
         error = _quantize(prepared, result, calibration, {**options, "nodes_to_exclude": excluded})
@@ -74,6 +80,72 @@ def quantize_static(
         excluded += culprits
         text = f"the quantiser breaks on {', '.join(culprits)} ({told(error, 200)}): left in float"
         findings.append(Finding("left-in-float", WARNING, text, "measure whether INT8 still pays: edgepack bench"))
+
+
+def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Recipe) -> list[Finding]:
+    """What is done to the float graph before it is quantised; written to `prepared`."""
+    repair_graph(model)
+    told = []
+    if recipe.equalize:
+        pairs = equalize(model)
+        told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
+    if recipe.bias_correction:
+        layers = correct_biases(model, calibration, recipe)
+        told.append(
+            Finding("biases-corrected", INFO, f"the biases of {layers} layers take back what rounding adds", "")
+        )
+    save_model(model, prepared)
+    return told
+
+
+def _prepare_once(source: Path, prepared: Path, cache: Path | None, *, large: bool) -> list[Finding]:
+    if cache is None or large:
+        return _prepare(source, prepared, large=large)
+    kept = cache / f"prepared-{digest_files([source])[:16]}.onnx"
+    if kept.exists():
+        prepared.write_bytes(kept.read_bytes())
+        return []
+    findings = _prepare(source, prepared, large=large)
+    kept.write_bytes(prepared.read_bytes())
+    return findings
+
+
+def _ranges(
+    prepared: Path,
+    calibration: CalibrationData,
+    recipe: Recipe,
+    options: Mapping[str, Any],
+    cache: Path | None,
+    progress: Callable[[str], None],
+) -> Path | None:
+    """The file of ranges: measured already, or where the quantiser shall write what it measures.
+
+    Raises ConvertError when a run for ranges alone fails.
+    """
+    if cache is None and recipe.method != "mse":
+        progress(f"calibrating on {calibration.samples} samples")
+        return None
+    kinds = "all" if recipe.scope == "all" else "-".join(sorted(set(operators(recipe) or ()) - set(_PASS_THROUGH)))
+    base = digest_files([prepared])[:16] + hashlib.sha256(kinds.encode()).hexdigest()[:8]
+    folder = cache or prepared.parent
+    named = f"{recipe.method}-{recipe.percentile:g}" if recipe.method == "percentile" else recipe.method
+    path = (
+        folder / f"ranges-{base}-{named}{'-symmetric' if options['extra_options']['ActivationSymmetric'] else ''}.json"
+    )
+    if path.exists():
+        return path
+    progress(f"calibrating on {calibration.samples} samples")
+    if recipe.method == "mse":
+        plain = folder / f"ranges-{base}-minmax.json"
+        if not plain.exists():
+            with tempfile.TemporaryDirectory(prefix="edgepack-ranges-") as place:
+                given = {**options, "calibration_cache_path": plain}
+                error = _quantize(prepared, Path(place) / "unused.onnx", calibration, given)
+            if error is not None and not plain.exists():
+                raise _explain(error, load_model(prepared)) from error
+        symmetric = bool(options["extra_options"]["ActivationSymmetric"])
+        clip_ranges(prepared, plain, path, calibration, symmetric=symmetric)
+    return path
 
 
 def _options(recipe: Recipe, calibration: CalibrationData, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,6 +239,7 @@ def _method(recipe: Recipe) -> Any:
 
     return {
         "minmax": CalibrationMethod.MinMax,
+        "mse": CalibrationMethod.MinMax,  # whose ranges are drawn in afterwards
         "entropy": CalibrationMethod.Entropy,
         "percentile": CalibrationMethod.Percentile,
     }[recipe.method]
@@ -175,9 +248,9 @@ def _method(recipe: Recipe) -> Any:
 def _extra(recipe: Recipe, samples: int) -> dict[str, Any]:
     extra: dict[str, Any] = {
         "WeightSymmetric": recipe.weight_type == "int8",
-        "ActivationSymmetric": recipe.activation_type == "int8",
+        "ActivationSymmetric": recipe.activation_type == "int8" and not recipe.asymmetric,
     }
-    if recipe.method != "minmax":
+    if recipe.method not in ("minmax", "mse"):
         # Histograms of all samples at once need all activations in memory. The chunk must not divide the number of
         # samples: onnxruntime 1.32 then finds an empty last chunk and says "No data is collected".
         extra["CalibMaxIntermediateOutputs"] = next(n for n in range(_CHUNK, 3 * _CHUNK) if samples % n)
@@ -233,3 +306,12 @@ def quiet() -> Iterator[None]:
     finally:
         runtime.set_default_logger_severity(_WARNINGS)
         logging.disable(level)
+
+
+def prepared_graph(source: Path, place: Path, cache: Path | None) -> Any:
+    """The graph as `quantize_static` will quantise it, before any change that a recipe asks for."""
+    need_onnxruntime()
+    _prepare_once(source, place, cache, large=bool(external_files(load_model(source, weights=False))))
+    model = load_model(place)
+    repair_graph(model)
+    return model
