@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from agent.contract.archive import BundleReader
 from agent.contract.errors import EdgepackError
 from packager.pipeline import Built, build
@@ -27,6 +25,8 @@ BLIND = {"per channel": "int8", "per tensor": "int8-per-tensor"}
 
 def split(case: Path, folder: Path, samples: int) -> tuple[Path, Path | None]:
     """The search's samples and the test's; no test for metrics of all samples at once."""
+    import numpy as np
+
     with np.load(case / "eval.npz") as data:
         arrays = {name: data[name] for name in data.files}
     if case.name in WHOLE:

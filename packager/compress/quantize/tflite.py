@@ -197,12 +197,17 @@ def _grain(recipe: Recipe) -> Any:
 
 
 def _exclude(quantizer: Any, model: Any, recipe: Recipe) -> None:
-    known = {text(graph.tensors[op.outputs[0]].name) for graph in model.subgraphs for op in graph.operators}
+    scope_of = need("ai_edge_quantizer.utils.tfl_flatbuffer_utils").get_op_scope
+    known = {
+        text(graph.tensors[op.outputs[0]].name): scope_of(op, graph.tensors)
+        for graph in model.subgraphs
+        for op in graph.operators
+    }
     for name in recipe.exclude:
         if name not in known:
             near = nearest(name, known)
             raise unknown_name("tensor in the recipe's exclude", name, [near] if near else sorted(known)[:20])
-        quantizer.update_quantization_recipe(f"^{re.escape(name)}$", _op_name("*"), algorithm_key="no_quantize")
+        quantizer.update_quantization_recipe(f"^{re.escape(known[name])}$", _op_name("*"), algorithm_key="no_quantize")
 
 
 def _check_half(model: Any) -> None:
