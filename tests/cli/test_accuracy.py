@@ -156,3 +156,31 @@ def test_project_file_names_set_and_metric(edgepack, easy):
     assert done.status == 0, done.err
     assert done.json["accuracy"]["metric"] == "top5"
     assert json.dumps(done.json["accuracy"]["drop_points"]) == "0.0"
+
+
+def test_layers_that_nothing_cures_are_left_in_float(edgepack, place):
+    nets.sets(place, nets.uneven(place / "net.onnx", act="LeakyRelu"), samples=150)
+    done = edgepack(*BUILD, "-o", "b.edgepack", "--json")
+    assert done.status == 0, done.err
+    told = done.json["accuracy"]
+    assert told["original"] - told["bundle"] <= 0.01
+    with BundleReader("b.edgepack") as reader:
+        left, steps = reader.manifest.recipe["exclude"], reader.manifest.facts["search"]
+    assert left
+    assert set(left) <= {"first", "second"}
+    assert 0 < done.json["int8_share"]["macs"] < 1
+    assert "layers in float" in " ".join(step["step"] for step in steps)
+    assert "searched" in {finding["code"] for finding in done.json["findings"]}
+
+
+def test_search_says_what_blocks_a_budget_that_it_cannot_meet(edgepack, place):
+    nets.sets(place, nets.uneven(place / "net.onnx", act="LeakyRelu"), samples=60)
+    with np.load("eval.npz") as data:
+        np.savez("eval.npz", image=data["image"])
+    # No INT8 gives the very numbers of the original.
+    done = edgepack(*BUILD, "--metric", "mse", "--max-drop", "0")
+    assert done.status == 6
+    assert "what blocks it: " in done.err
+    assert "second (Conv, " in done.err
+    assert "best of " in done.err
+    assert not list(place.glob("*.edgepack"))
