@@ -13,6 +13,7 @@ from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
 from packager.bundle.golden import GoldenVectors
 from packager.compress.quantize.tflite import quantize_tflite
+from packager.compress.quantize.tflite_layers import compute_layers, computed_in_int8
 from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
 from packager.tflite_model import (
     is_quantized,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from agent.contract.manifest import TensorSpec
+    from packager.compress.onnx_layers import Layer
     from packager.protocols import Lowering
     from packager.recipe import Recipe
 
@@ -92,7 +94,7 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
             raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
         findings += job.calibration.findings()
         feeds = calibration_feeds(artifact, job)
-    findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress)
+    findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress, job.cache)
     model = read_model(path)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path.write_bytes(to_bytes(model))
@@ -108,6 +110,18 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
         steps=(*clean.steps, Step(_STEPS[recipe.precision], tool, options_of(recipe), digest)),
         findings=(*clean.findings, *findings),
     )
+
+
+def layers(artifact: Artifact, job: Lowering) -> list[Layer]:
+    """The operators that multiply, of the graph as the quantiser sees it; named by their outputs, as `exclude` takes them."""
+    clean, _ = _clean(artifact, job)
+    return compute_layers(read_model(clean.path))
+
+
+def int8_names(lowered: Artifact, rows: Sequence[Layer]) -> set[str]:
+    """Which of the layers take and hold INT8. The quantiser keeps their order and adds none."""
+    inside = computed_in_int8(read_model(lowered.path))
+    return {row.name for row, taken in zip(rows, inside, strict=True) if taken}
 
 
 def _check_static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> None:

@@ -13,6 +13,8 @@ from agent.contract.errors import ContractError, ConvertError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from packager.artifact import Artifact, digest_files
+from packager.compress.onnx_layers import Layer, int8_layers
+from packager.compress.quantize.onnx_tuning import levers, quantised_layers
 from packager.onnx_lower import plan_prepare, prepare
 from packager.onnx_model import (
     clean,
@@ -84,12 +86,7 @@ class Tensorrt:
                 fix="build from the float model, or take --recipe int8 to pass this one through",
                 code="already-quantised",
             )
-        shapes = _shapes(artifact, job)
-        ready = prepare(artifact, shapes, self._most_opset(job.profile), limits.ir_version, job.workdir)
-        work = _Work(job, limits, ready)
-        work.note_shapes(set(shapes) - set(job.shapes))
-        work.repair()
-        work.demand_rules()
+        work = self._repaired(artifact, job)
         half = _half(recipe, limits)
         if half and recipe.needs_calibration:
             work.raise_opset(_HALF_SCALES, self._most_opset(job.profile))
@@ -128,6 +125,29 @@ class Tensorrt:
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """On the host without optimisations: the meaning of the Q/DQ graph, not TensorRT's kernels."""
         return run_onnx(artifact.path, batches, [spec.name for spec in artifact.outputs])
+
+    def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
+        """Of the graph as the quantiser sees it: repaired."""
+        return quantised_layers(self._repaired(artifact, job).artifact.path, job)
+
+    def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """Calibration methods, equalisation, bias correction, per channel; TensorRT's INT8 is symmetric."""
+        del profile
+        return levers(_types(recipe))
+
+    def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
+        """By the Q/DQ pairs of the file."""
+        del layers
+        return int8_layers(load_model(lowered.path, weights=False))
+
+    def _repaired(self, artifact: Artifact, job: Lowering) -> _Work:
+        limits, shapes = self._limits(job.profile), _shapes(artifact, job)
+        ready = prepare(artifact, shapes, self._most_opset(job.profile), limits.ir_version, job.workdir)
+        work = _Work(job, limits, ready)
+        work.note_shapes(set(shapes) - set(job.shapes))
+        work.repair()
+        work.demand_rules()
+        return work
 
     def _limits(self, profile: Profile) -> versions.Limits:
         entry = profile.runtime(self.name)
@@ -227,7 +247,13 @@ class _Work:
             raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
         path = self.job.workdir / "quantized.onnx"
         findings = quantize(
-            self.artifact.path, path, self.job.calibration, recipe, self.job.progress, strong=self.limits.strong
+            self.artifact.path,
+            path,
+            self.job.calibration,
+            recipe,
+            self.job.progress,
+            strong=self.limits.strong,
+            cache=self.job.cache,
         )
         model = load_model(path)
         self.write(model, "quantize_static", _quantize_options(recipe), f"onnxruntime {onnxruntime.__version__}")
@@ -299,6 +325,7 @@ def _quantize_options(recipe: Recipe) -> dict[str, Any]:
     options |= {"method": recipe.method, "scope": recipe.scope}
     if recipe.method == "percentile":
         options["percentile"] = recipe.percentile
+    options |= {key: True for key in ("equalize", "bias_correction") if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

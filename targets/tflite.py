@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
+    from packager.compress.onnx_layers import Layer
+    from packager.profile import Profile
     from packager.protocols import Arrays, Lowering, Terms
     from packager.recipe import Recipe
 
@@ -70,6 +72,23 @@ class Tflite:
     def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
         """Channels last and quantised where the lowered model is."""
         return tflite_lower.fit_golden(original, lowered, golden)
+
+    def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
+        """Of the graph as the quantiser sees it."""
+        return tflite_lower.layers(artifact, job)
+
+    def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """Scope and granularity; the quantiser knows true least and greatest values only."""
+        rows: list[tuple[str, dict[str, Any]]] = []
+        if (recipe.scope or profile.int8.scope) == "all":
+            rows.append(("the operators that multiply only", {"scope": "compute"}))
+        if not recipe.per_channel:
+            rows.append(("per channel", {"per_channel": True}))
+        return rows
+
+    def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
+        """By the types of the operators' tensors."""
+        return tflite_lower.int8_names(lowered, layers)
 
     def _recipe(self, job: Lowering) -> Recipe:
         return tflite_lower.settled(job.recipe, job.profile.int8.scope)

@@ -25,6 +25,7 @@ def quantize(
     progress: Callable[[str], None],
     *,
     strong: bool,
+    cache: Path | None = None,
 ) -> list[Finding]:
     """Writes the Q/DQ model to `result`. `recipe` has the types int8. Raises ConvertError.
 
@@ -43,4 +44,4 @@ def quantize(
         # Q/DQ between a convolution and its activation would keep the two from fusing.
         "OpTypesToExcludeOutputQuantization": list(wanted or COMPUTE),
     }
-    return quantize_static(source, result, calibration, recipe, progress, extra)
+    return quantize_static(source, result, calibration, recipe, progress, extra, cache)

@@ -35,7 +35,7 @@ def clip_ranges(prepared: Path, minmax: Path, result: Path, calibration: Calibra
         low, high = best_clip(hist, *edges[name], symmetric=symmetric)
         one = data[name]
         kind = np.asarray(one.lowest).dtype
-        one.range_value = (np.array(low, kind), np.array(high, kind))
+        one.lowest, one.highest = np.array(low, kind), np.array(high, kind)
     save_tensors_data(data, result)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +33,17 @@ _ALL = ".*"
 
 
 def quantize_tflite(
-    source: Path, result: Path, recipe: Recipe, feeds: Feeds | None, progress: Callable[[str], None]
+    source: Path,
+    result: Path,
+    recipe: Recipe,
+    feeds: Feeds | None,
+    progress: Callable[[str], None],
+    cache: Path | None = None,
 ) -> list[Finding]:
     """Writes the model in the recipe's precision to `result`.
 
-    `feeds` are calibration samples by input name, as the file takes them; static precisions need them. Raises ConvertError
+    `feeds` are calibration samples by input name, as the file takes them; static precisions need them. `cache` is a
+    folder in which the ranges are kept for the next recipe. Raises ConvertError
     when the quantiser fails or finds nothing to quantise, UsageError for a node to leave out that is not there.
     """
     quantizer_module = need("ai_edge_quantizer.quantizer")
@@ -47,7 +55,11 @@ def quantize_tflite(
             ranges = None
             if recipe.needs_calibration:
                 progress("calibrating")
-                ranges = _ranges(raw, quantizer.get_quantization_recipe(), feeds or [])
+                # Ranges of all that any recipe may quantise: what is left out this time may come in the next.
+                whole = quantizer_module.Quantizer(raw)
+                _RULES[recipe.precision](whole, model, dataclasses.replace(recipe, exclude=()))
+                rules = whole.get_quantization_recipe()
+                ranges = _kept_ranges(raw, rules, feeds or [], cache)
             progress("quantising")
             made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except EdgepackError:
@@ -136,6 +148,25 @@ def chosen_operators(model: Any, wanted: Iterable[str]) -> list[tuple[str, str]]
     return [(kinds[i], scopes(op, graph.tensors)) for i, op in enumerate(graph.operators) if taken[i]]
 
 
+def _kept_ranges(raw: bytes, rules: Any, feeds: Feeds, cache: Path | None) -> Any:
+    """As `_ranges`; from the folder where they have been measured already."""
+    if cache is None:
+        return _ranges(raw, rules, feeds)
+    import numpy as np
+
+    place = cache / f"ranges-{hashlib.sha256(raw + repr(rules).encode()).hexdigest()[:24]}.npz"
+    if not place.exists():
+        found = _ranges(raw, rules, feeds)
+        flat = {f"{name}|{key}": np.asarray(value) for name, one in found.items() for key, value in one.items()}
+        np.savez(place, **flat)
+    ranges: dict[str, dict[str, Any]] = {}
+    with np.load(place, allow_pickle=False) as kept:
+        for label in kept.files:
+            name, _, key = label.rpartition("|")
+            ranges.setdefault(name, {})[key] = kept[label]
+    return ranges
+
+
 def _ranges(raw: bytes, rules: Any, feeds: Feeds) -> Any:
     """The true least and greatest value of every tensor over all samples.
 
@@ -166,12 +197,17 @@ def _grain(recipe: Recipe) -> Any:
 
 
 def _exclude(quantizer: Any, model: Any, recipe: Recipe) -> None:
-    known = {text(graph.tensors[op.outputs[0]].name) for graph in model.subgraphs for op in graph.operators}
+    scope_of = need("ai_edge_quantizer.utils.tfl_flatbuffer_utils").get_op_scope
+    known = {
+        text(graph.tensors[op.outputs[0]].name): scope_of(op, graph.tensors)
+        for graph in model.subgraphs
+        for op in graph.operators
+    }
     for name in recipe.exclude:
         if name not in known:
             near = nearest(name, known)
             raise unknown_name("tensor in the recipe's exclude", name, [near] if near else sorted(known)[:20])
-        quantizer.update_quantization_recipe(f"^{re.escape(name)}$", _op_name("*"), algorithm_key="no_quantize")
+        quantizer.update_quantization_recipe(f"^{re.escape(known[name])}$", _op_name("*"), algorithm_key="no_quantize")
 
 
 def _check_half(model: Any) -> None:

@@ -1,0 +1,138 @@
+"""INT8 on real models: fp32, blind per channel, blind per tensor, and edgepack's search, on samples that it never saw.
+
+    python -m benchmarks.int8_accuracy ZOO [CASE ...] [--runtime onnxruntime] [--minutes 20] [--samples 400]
+
+ZOO is the folder that benchmarks/zoo/make.py filled. Of each case's evaluation samples the even ones are the search's, the
+odd ones the test's; a metric that ranks all samples at once (minilm-l6) cannot be split, and is tested on what was searched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from agent.contract.archive import BundleReader
+from agent.contract.errors import EdgepackError
+from packager.pipeline import Built, build
+
+WHOLE = ("minilm-l6",)
+BLIND = {"per channel": "int8", "per tensor": "int8-per-tensor"}
+
+
+def split(case: Path, folder: Path, samples: int) -> tuple[Path, Path | None]:
+    """The search's samples and the test's; no test for metrics of all samples at once."""
+    import numpy as np
+
+    with np.load(case / "eval.npz") as data:
+        arrays = {name: data[name] for name in data.files}
+    if case.name in WHOLE:
+        return case / "eval.npz", None
+    paths = []
+    for name, first in (("search", 0), ("test", 1)):
+        path = folder / f"{name}.npz"
+        np.savez(path, **{key: value[first::2][: samples // 2] for key, value in arrays.items()})
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def model_of(case: Path) -> str:
+    """The case's model as edgepack names it."""
+    if (case / "model.py").exists():
+        return f"{case / 'model.py'}:build"
+    return str(next(case.glob("model.*")))
+
+
+def row(words: str, built: Built, seconds: float) -> dict[str, Any]:
+    """What a build says of itself."""
+    facts = built.manifest.facts
+    told = facts["accuracy"]
+    return {
+        "what": words,
+        "fp32": told["original"],
+        "score": told["bundle"],
+        "n": told["n"],
+        "drop": told["drop_points"],
+        "interval": told["drop_interval"],
+        "bytes": built.manifest.files[built.manifest.model].size,
+        "share": facts.get("int8_share"),
+        "tried": len(facts.get("search", [])),
+        "float": len(built.manifest.recipe["exclude"]),
+        "seconds": seconds,
+    }
+
+
+def measure(case: Path, runtime: str, minutes: float, samples: int) -> list[dict[str, Any]]:
+    """The rows of one case; a build that fails is a row with its error."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="edgepack-zoo-") as folder:
+        search, test = split(case, Path(folder), samples)
+        common = {
+            "target": "linux-x86-64",
+            "runtime": runtime,
+            "calibration": str(case / "cal.npz"),
+            "eval": str(search),
+            "test": None if test is None else str(test),
+            "metric": f"{case / 'metric.py'}:score",
+            "output": Path(folder) / "out.edgepack",
+        }
+        plans = [
+            *(
+                (f"blind {words}", {"recipe": recipe, "search_minutes": 0.0, "allow_drop": True})
+                for words, recipe in BLIND.items()
+            ),
+            ("edgepack", {"recipe": "int8", "max_drop": 1.0, "allow_drop": True, "search_minutes": minutes}),
+        ]
+        for words, options in plans:
+            start = time.monotonic()
+            try:
+                built = build(
+                    model_of(case), **{**common, **options}, progress=lambda text: print(f"    {text}", flush=True)
+                )
+            except EdgepackError as error:
+                rows.append({"what": words, "error": error.what[:200]})
+                continue
+            rows.append(row(words, built, time.monotonic() - start))
+            with BundleReader(built.bundle) as reader:
+                assert reader.manifest.facts["accuracy"]["bundle"] == rows[-1]["score"]
+            print(f"{case.name}: {json.dumps(rows[-1])}", flush=True)
+    return rows
+
+
+def line(case: str, one: dict[str, Any]) -> str:
+    """A row of the table."""
+    if "error" in one:
+        return f"| {case} | {one['what']} | {one['error']} | | | | | | |"
+    low, high = one["interval"] or (None, None)
+    sure = "" if low is None else f" ({low:+.1f} to {high:+.1f})"
+    share = one["share"] or {"macs": 0, "weights": 0}
+    return (
+        f"| {case} | {one['what']} | {one['fp32']:.3f} | {one['score']:.3f} | {one['drop']:+.1f}{sure} | "
+        f"{one['n']} | {one['bytes'] / 1e6:.2f} | {share['macs']:.0%} / {share['weights']:.0%} | {one['tried'] or '-'} |"
+    )
+
+
+def main() -> None:
+    """Prints the table; every row also as JSON while it runs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--samples", type=int, default=10_000)
+    options = parser.parse_args()
+    names = options.cases or sorted(path.parent.name for path in options.zoo.glob("*/case.json"))
+    table = []
+    for name in names:
+        found = measure(options.zoo / name, options.runtime, options.minutes, options.samples)
+        table += [line(name, one) for one in found]
+    print("| case | what | fp32 | INT8 | points lost (95 %) | n | MB | INT8 mult-adds / weights | candidates |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    print("\n".join(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Real models and real data for the benchmarks, out of packages."""

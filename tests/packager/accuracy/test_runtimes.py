@@ -1,0 +1,66 @@
+"""The same gate for other runtimes: TFLite, TensorRT's Q/DQ graph; a layer that is left out is counted as float."""
+
+import numpy as np
+import pytest
+
+from packager.accuracy.dataset import load_eval
+from packager.accuracy.evaluate import evaluate, run_source
+from packager.pipeline import build, find_source
+from tests.packager.accuracy import nets
+from tests.tflite_models import classifier, needs_tflite, samples
+
+
+@pytest.fixture
+def tflite(tmp_path):
+    """net.tflite with its own answers as labels; the worst it can lose is counted against them."""
+    (tmp_path / "net.tflite").write_bytes(classifier())
+    images = samples(80)
+    np.savez(tmp_path / "cal.npz", image=images[:16])
+    source = find_source(str(tmp_path / "net.tflite"))
+    artifact = source.open(str(tmp_path / "net.tflite"), {})
+    np.savez(tmp_path / "eval.npz", image=images)
+    outputs = run_source(artifact, load_eval(tmp_path / "eval.npz", artifact.inputs))
+    (values,) = outputs.values()
+    np.savez(tmp_path / "eval.npz", image=images, labels=values.reshape(80, -1).argmax(1))
+    return tmp_path
+
+
+def made(place, model, target, **options):
+    given = {"recipe": "int8", "calibration": str(place / "cal.npz"), "eval": str(place / "eval.npz")}
+    return build(str(place / model), target, output=place / "b.edgepack", **{**given, **options})
+
+
+@pytest.mark.tflite
+@pytest.mark.skipif(needs_tflite[1].args[0], reason="the tflite extra is not installed")
+def test_tflite_int8_is_scored_through_its_int8_inputs(tflite):
+    built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", allow_drop=True)
+    told = built.manifest.facts["accuracy"]
+    assert told["original"] == 1.0
+    assert built.manifest.facts["int8_share"]["macs"] > 0
+    score, _ = evaluate(built.bundle, tflite / "eval.npz")
+    assert (score.score, score.n) == (told["bundle"], 80)
+
+
+@pytest.mark.tflite
+@pytest.mark.skipif(needs_tflite[1].args[0], reason="the tflite extra is not installed")
+def test_tflite_layer_left_out_is_counted_as_float(tflite, tmp_path):
+    from packager.accuracy.analyze import analyze
+
+    found = analyze(str(tflite / "net.tflite"), str(tflite / "cal.npz"), target="android-arm64", runtime="tflite")
+    names = [one.layer.name for one in found.layers]
+    assert found.whole["int8_share"]["macs"] == 1.0
+    recipe = tmp_path / "mixed.toml"
+    recipe.write_text(f'precision = "int8"\nexclude = ["{names[0]}"]\n')
+    built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", recipe=str(recipe), search_minutes=0.0,
+                 allow_drop=True)  # fmt: skip
+    left = sum(one.layer.macs for one in found.layers[:1]) / sum(one.layer.macs for one in found.layers)
+    assert built.manifest.facts["int8_share"]["macs"] == pytest.approx(1 - left, abs=1e-5)
+
+
+def test_tensorrt_graph_is_searched_with_the_same_pieces(tmp_path):
+    nets.sets(tmp_path, nets.uneven(tmp_path / "net.onnx"), samples=100)
+    built = made(tmp_path, "net.onnx", "jetson-orin", runtime="tensorrt")
+    facts = built.manifest.facts
+    assert facts["accuracy"]["original"] - facts["accuracy"]["bundle"] <= 0.01
+    assert len(facts["search"]) > 1
+    assert facts["int8_share"]["macs"] >= 0.8
