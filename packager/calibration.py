@@ -131,10 +131,10 @@ def _read(text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing 
     path = Path(text)
     if path.is_dir():
         if any(path.glob("*.npy")):
-            return "folder", {file.stem: _load(file) for file in sorted(path.glob("*.npy"))}
+            return "folder", {file.stem: load_arrays(file) for file in sorted(path.glob("*.npy"))}
         return "images", images.load_folder(path, inputs, preprocessing)
     if path.is_file():
-        loaded = _load(path)
+        loaded = load_arrays(path)
         if not isinstance(loaded, dict):
             raise UsageError("a single array", where=text, expected="an .npz with one array per input", code="not-npz")
         return "npz", loaded
@@ -149,7 +149,8 @@ def _read(text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing 
     )
 
 
-def _load(path: Path) -> Any:
+def load_arrays(path: Path) -> Any:
+    """The arrays of an .npz by name, or the one of an .npy; no pickles. Raises UsageError."""
     import zipfile
     import zlib
 
