@@ -80,6 +80,9 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
     for step in manifest.steps:
         told = ", ".join(f"{key} {value}" for key, value in step.options.items())
         click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
+    for report in built.reports:
+        if "verdict" in report:
+            click.echo(f"  {report['step']}: {report['verdict']}")
     show_findings(manifest.findings)
 
 

@@ -110,7 +110,8 @@ def check(student: Any, teacher: Any, examples: tuple[Any, ...], how: Distillati
             expected="a temperature above 0, alpha between 0 and 1",
             code="distill",
         )
-    for one in (*how.features, *how.relations):
+    pairs: list[Feature | Relation] = [*how.features, *how.relations]
+    for one in pairs:
         for module, name, side in ((student, one.student, "student"), (teacher, one.teacher, "teacher")):
             if not name and isinstance(one, Relation):
                 continue
@@ -133,7 +134,8 @@ def check(student: Any, teacher: Any, examples: tuple[Any, ...], how: Distillati
 def _taps(module: Any, how: Distillation, side: int) -> Iterator[dict[str, Any]]:
     """What the named layers gave in the last run."""
     seen: dict[str, Any] = {}
-    names = {(one.student, one.teacher)[side] for one in (*how.features, *how.relations)} - {""}
+    pairs: list[Feature | Relation] = [*how.features, *how.relations]
+    names = {(one.student, one.teacher)[side] for one in pairs} - {""}
 
     def catch(name: str) -> Callable[..., None]:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:

@@ -229,8 +229,10 @@ def _compare(before: Path, after: Path, feeds: Sequence[Mapping[str, Any]]) -> f
 
     names = [one.name for one in load_model(before, weights=False).graph.output]
     worst, far = 1.0, 0.0
+    left: Any
+    right: Any
     rows = zip(run_onnx(before, list(feeds), names), run_onnx(after, list(feeds), names), strict=True)
-    for want, got in ((left[name], right[name]) for left, right in rows for name in names):
+    for want, got in ((one[name], other[name]) for one, other in rows for name in names):
         if want.dtype.kind != "f":
             if not np.array_equal(want, got):
                 worst = -1.0

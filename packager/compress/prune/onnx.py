@@ -38,11 +38,12 @@ def prune_onnx(source: Path, result: Path, share: float, *, whole_network: bool 
     return zeros / every.size
 
 
-def _threshold(sizes: Any, share: float) -> Any:
+def _threshold(sizes: Any, share: float) -> float:
     import numpy as np
 
     last = max(0, round(share * sizes.size) - 1)
-    return np.partition(sizes, last)[last]
+    bound: float = np.partition(sizes, last)[last].item()
+    return bound
 
 
 def _weights(model: Any) -> dict[str, Any]:

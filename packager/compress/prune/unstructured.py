@@ -13,7 +13,9 @@ METHODS = ("l1", "l1-global")
 class Masks:
     """Masks on a module's layers, raised step by step, then made permanent. While they last, training keeps the zeros."""
 
-    def __init__(self, module: Any, method: str = "l1-global", layers: Sequence[str] = (), exclude: Sequence[str] = ()):
+    def __init__(
+        self, module: Any, method: str = "l1-global", layers: Sequence[str] = (), exclude: Sequence[str] = ()
+    ) -> None:
         self.layers = prunable(module, layers, exclude)
         self.method = method
         self.share = 0.0
