@@ -27,6 +27,8 @@ def export(
 ) -> Artifact:
     """The module as ONNX. Falls back to the TorchScript exporter when torch.export refuses, with a finding."""
     ceiling = options.get("max_opset", _DYNAMO_OPSETS[1])
+    if options.get("exporter") == "torchscript":
+        return export_script(module, examples, artifact, options, workdir)
     findings: list[Finding] = []
     free = options.get("free_dims", {})
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from packager.accuracy.gate import Gate
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
+    from packager.compress.steps import Applied
     from packager.protocols import Source as SourceFormat
     from packager.protocols import Terms
 
@@ -71,6 +72,7 @@ class Built:
     digest: str
     manifest: Manifest
     size_bytes: int
+    reports: tuple[dict[str, Any], ...] = ()  # what the recipe's steps bought, measured while building
 
     def document(self) -> dict[str, Any]:
         """What `edgepack build --json` prints."""
@@ -88,6 +90,7 @@ class Built:
             "steps": codec.encode(manifest.steps),
             "findings": codec.encode(manifest.findings),
             **{key: manifest.facts[key] for key in ("accuracy", "int8_share") if key in manifest.facts},
+            "reports": list(self.reports),
         }
 
 
@@ -215,13 +218,19 @@ def _calibration(
 
 
 def _execute(prepared: Prepared) -> Built:
-    artifact, job, target = _trained(prepared), prepared.job, prepared.plan.target
+    applied = _changed(prepared)
+    artifact, job, target = applied.artifact, prepared.job, prepared.plan.target
     job.progress("running the original on golden inputs")
     golden = make_golden(prepared.source, artifact, job.calibration, _golden_shapes(job))
     lowered = artifact
     for edge in prepared.plan.conversions:
         job.progress(f"converting {edge.source} to {edge.result}")
         lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
+    reports = applied.reports
+    if any(step["do"] == "fuse" for step in job.recipe.steps):
+        fused = _fused(prepared, lowered, golden)
+        lowered, reports = fused.artifact, (*reports, *fused.reports)
+        job = dataclasses.replace(job, shapes={})  # they stand in the graph now
     job.progress(f"lowering to {target.title}")
     passed = lower(target, artifact, lowered, job, prepared.gate)
     lowered, job = passed.artifact, passed.job
@@ -234,12 +243,32 @@ def _execute(prepared: Prepared) -> Built:
     if prepared.request.check:
         job.progress("comparing with the original")
         findings += _host_check(prepared, lowered, golden, terms)
-    return _write(prepared, lowered, golden, terms, findings)
+    return dataclasses.replace(_write(prepared, lowered, golden, terms, findings), reports=reports)
 
 
-def _trained(prepared: Prepared) -> Artifact:
+def _changed(prepared: Prepared) -> Applied:
+    """The source after the recipe's steps on modules: from there on that is the original."""
+    from packager.compress.steps import Applied, apply_module_steps
+
+    applied = Applied(prepared.artifact)
+    if any(step["do"] in ("prune", "distill") for step in prepared.job.recipe.steps):
+        applied = apply_module_steps(prepared.source, prepared.artifact, prepared.job)
+    return dataclasses.replace(applied, artifact=_trained(prepared, applied.artifact))
+
+
+def _fused(prepared: Prepared, lowered: Artifact, golden: GoldenVectors) -> Applied:
+    from packager.compress.steps import apply_fusion
+    from packager.onnx_versions import limits
+
+    profile, target = prepared.job.profile, prepared.plan.target
+    known = limits(profile.runtime(prepared.runtime).version)
+    most = target.most_opset(profile) if isinstance(target, CapsOpset) else known.opset
+    return apply_fusion(lowered, prepared.job, golden, most, known.ir_version)
+
+
+def _trained(prepared: Prepared, artifact: Artifact) -> Artifact:
     """The source, or what the recipe's training made of it: from there on that is the original."""
-    artifact, job = prepared.artifact, prepared.job
+    job = prepared.job
     if not job.recipe.qat:
         return artifact
     from packager.compress.qat import train_artifact
@@ -252,7 +281,7 @@ def _trained(prepared: Prepared) -> Artifact:
     trained = prepared.source.open(entry, {"shapes": job.shapes, "output_names": names})
     function = job.recipe.qat.rpartition(":")[2]
     step = Step("train_quantised", "torch.ao", {"engine": engine, "function": function}, trained.digest)
-    return dataclasses.replace(trained, steps=(step,), findings=artifact.findings)
+    return dataclasses.replace(trained, steps=(*artifact.steps, step), findings=artifact.findings)
 
 
 def _golden_shapes(job: Lowering) -> dict[str, Shape]:
@@ -271,6 +300,10 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
         "progress": prepared.job.progress,
     }
     target = prepared.plan.target
+    steps = prepared.job.recipe.steps
+    chosen = next((step["exporter"] for step in steps if step["do"] == "convert" and step["exporter"]), "")
+    # Transformers that torch.export wrote are not recognised by the fusion; those of the older exporter are.
+    options["exporter"] = chosen or ("torchscript" if any(step["do"] == "fuse" for step in steps) else "")
     if isinstance(target, CapsOpset):
         options["max_opset"] = target.most_opset(prepared.job.profile)
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
@@ -68,10 +69,38 @@ def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bo
     if job.recipe.needs_calibration and not calibrated and not artifact.quantized:
         raise missing_calibration(job.profile, job.recipe)
     steps: list[tuple[str, dict[str, Any]]] = [(f"{edge.result}_from_{edge.source}", {}) for edge in conversions]
+    _check_steps(target, artifact, job.recipe)
     if job.recipe.qat:
         steps.insert(0, ("train_quantised", {"function": job.recipe.qat.rpartition(":")[2]}))
+    before = [step for step in job.recipe.steps if step["do"] in ("prune", "distill")]
+    steps[:0] = [(step["do"], _told(step)) for step in before]
+    steps += [("fuse", _told(step)) for step in job.recipe.steps if step["do"] == "fuse"]
     steps += target.plan(artifact, job)
     return Plan(target=target, conversions=tuple(conversions), steps=tuple(steps))
+
+
+def _told(step: Mapping[str, Any]) -> dict[str, Any]:
+    """What --dry-run says of a step: what differs from nothing."""
+    return {key: value for key, value in step.items() if key != "do" and value not in (None, "", [], {})}
+
+
+def _check_steps(target: Target, artifact: Artifact, recipe: Recipe) -> None:
+    """Raises ConvertError for steps that this source or this runtime does not take."""
+    kinds = [step["do"] for step in recipe.steps]
+    if "fuse" in kinds and not getattr(target, "fuses", False):
+        raise ConvertError(
+            f"fused operators are ONNX Runtime's own, and {target.title} does not know them",
+            fix="leave the fuse step out, or take --runtime onnxruntime",
+            code="fuse-runtime",
+        )
+    trained = "distill" in kinds or any(step["do"] == "prune" for step in recipe.steps if artifact.format != "onnx")
+    if trained and (artifact.format != "torch" or artifact.quantized):
+        raise ConvertError(
+            f"the recipe {recipe.name} changes an nn.Module, and this is {artifact.format}"
+            + (" (quantised)" if artifact.quantized else ""),
+            fix="build from file.py:factory",
+            code="nothing-to-train",
+        )
 
 
 def check_recipe(target: Target, recipe: Recipe) -> None:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from agent.contract import codec
 from agent.contract.errors import ContractError, UsageError, unknown_name
+from packager.recipe_steps import expand
 
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int16x8", "int8-fp16")
 METHODS = ("minmax", "entropy", "percentile", "mse")
 SCOPES = ("", "compute", "all")
 IO_TYPES = ("", "float", "int8")
+_TYPES = {"i8": "int8", "u8": "uint8"}
+_DECODABLE = re.compile(
+    r"(?P<kind>static|dynamic)_w(?P<weights>[iu]8)_a(?P<activations>[iu]8|i16|fp32)(_(?P<how>pertensor|entropy|percentile))?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +31,7 @@ class Recipe:
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
     quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
     `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point.
+    `steps` are a recipe file's, in order (recipe_steps.py).
     """
 
     name: str
@@ -42,6 +50,7 @@ class Recipe:
     equalize: bool = False
     bias_correction: bool = False
     asymmetric: bool = False
+    steps: tuple[dict[str, Any], ...] = ()
     schema: str = "edgepack.recipe/1"
 
     @property
@@ -56,15 +65,26 @@ NAMED |= {
     "int8-percentile": Recipe(name="int8-percentile", precision="int8", method="percentile"),
     "int8-per-tensor": Recipe(name="int8-per-tensor", precision="int8", per_channel=False),
 }
+FOLDER = Path(__file__).parent / "recipes"
+
+
+def recipe_names() -> list[str]:
+    """Every recipe that ships with the project: the plain ones, then the files of the folder `recipes`."""
+    return [*NAMED, *sorted(path.stem for path in FOLDER.glob("*.toml"))]
 
 
 def load_recipe(name: str) -> Recipe:
     """A named recipe, or the one in a TOML file. Raises UsageError or ContractError."""
     if name in NAMED:
         return NAMED[name]
-    if not (name.endswith(".toml") or "/" in name):
-        raise unknown_name("recipe", name, NAMED, fix="name one of these, or give a path to a .toml file")
+    if (decoded := decode_name(name)) is not None:
+        return decoded
     path = Path(name)
+    if not (name.endswith(".toml") or "/" in name):
+        path = FOLDER / f"{name}.toml"
+        if name not in recipe_names():
+            fix = "name one of these, a name such as static_wi8_ai8, or a path to a .toml file"
+            raise unknown_name("recipe", name, recipe_names(), fix=fix)
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -73,9 +93,35 @@ def load_recipe(name: str) -> Recipe:
         raise ContractError(f"not TOML: {error}", where=name) from error
     data.setdefault("schema", Recipe.schema)
     data.setdefault("name", path.stem)
+    if "steps" in data:
+        data = expand(data, name)
     recipe = codec.decode(Recipe, data, source=name)
     _check(recipe, name)
     return recipe
+
+
+def decode_name(name: str) -> Recipe | None:
+    """The recipe that a decodable name means: static_wi8_ai8 is static, int8 weights, int8 activations; `wu8` is uint8,
+    `ai16` int16, `dynamic_wi8_afp32` dynamic; _pertensor, _entropy and _percentile may follow. None for another name.
+    """
+    match = _DECODABLE.fullmatch(name)
+    if match is None:
+        return None
+    weights, activations, how = match["weights"], match["activations"], match["how"] or ""
+    if match["kind"] == "dynamic":
+        if activations != "fp32" or how in ("entropy", "percentile"):
+            return None
+        return Recipe(name, "int8-dynamic", per_channel=how != "pertensor", weight_type=_TYPES[weights])
+    if activations not in _TYPES and activations != "i16":
+        return None
+    return Recipe(
+        name,
+        "int16x8" if activations == "i16" else "int8",
+        per_channel=how != "pertensor",
+        method=how if how in METHODS else "minmax",
+        weight_type=_TYPES[weights],
+        activation_type="" if activations == "i16" else _TYPES[activations],
+    )
 
 
 def _check(recipe: Recipe, where: str) -> None:

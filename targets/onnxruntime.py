@@ -54,6 +54,7 @@ class Onnxruntime:
     format = "onnx"
     recipes: Sequence[str] = ("fp32", "fp16", "int8-dynamic", "int8")
     extra = ""
+    fuses = True  # it knows the fused operators of packager.compress.fuse
 
     def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
         """The steps, types chosen."""

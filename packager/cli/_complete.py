@@ -24,9 +24,9 @@ def runtimes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> l
 
 def recipes(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Named recipes."""
-    from packager.recipe import NAMED
+    from packager.recipe import recipe_names
 
-    return [name for name in NAMED if name.startswith(incomplete)]
+    return [name for name in recipe_names() if name.startswith(incomplete)]
 
 
 def devices(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:

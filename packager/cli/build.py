@@ -88,6 +88,9 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
         told = ", ".join(f"{key} {value}" for key, value in step.options.items())
         click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
     _show_accuracy(manifest.facts)
+    for report in built.reports:
+        if "verdict" in report:
+            click.echo(f"  {report['step']}: {report['verdict']}")
     show_findings(manifest.findings)
 
 

@@ -188,6 +188,10 @@ def train_artifact(artifact: Artifact, recipe: Recipe, *, engine: str, workdir: 
         feeds = [[size if isinstance(size, int) else 1 for size in spec.shape] for spec in artifact.inputs]
         examples = tuple(torch.zeros(shape) for shape in feeds)
     prepared = prepare(made.module, examples, engine=engine, per_channel=recipe.per_channel)
+    if any(step["do"] == "prune" for step in recipe.steps):
+        from packager.compress.prune.layers import hold_zeros
+
+        hold_zeros(prepared)
     with contextlib.redirect_stdout(sys.stderr):
         try:
             trainer(prepared)
