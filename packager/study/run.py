@@ -14,11 +14,10 @@ from packager.profile import load_profile
 from packager.shapes import parse_shapes
 from packager.study.plan import Candidate, plan
 from packager.study.row import Compared, Latency, Row, compare, recommended
-from packager.study.score import Samples, accuracy, load_samples, outputs_of
+from packager.study.score import Samples, accuracy, load_samples
 
 if TYPE_CHECKING:
     from agent.contract.report import Report
-    from packager.artifact import Artifact
     from packager.device.device import Device
 
 _ROUNDS = 3
@@ -82,7 +81,7 @@ def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _:
     source = pipeline.find_source(options.model)
     progress("reading the model")
     artifact = source.open(options.model, {"shapes": parse_shapes(options.shapes), "output_names": ()})
-    samples = load_samples(options.eval, options.metric, source, artifact)
+    samples = load_samples(options.eval, options.metric, artifact)
     with tempfile.TemporaryDirectory(prefix="edgepack-study-") as name:
         folder = Path(name)
         candidates = plan(
@@ -95,7 +94,7 @@ def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _:
         )
         rows, bundles = [], []
         for index, candidate in enumerate(candidates):
-            row, bundle = _build(candidate, options, samples, artifact, folder / str(index), progress)
+            row, bundle = _build(candidate, options, samples, folder / str(index), progress)
             rows.append(row)
             bundles.append(bundle)
         machine = ""
@@ -103,14 +102,13 @@ def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _:
             rows, machine = _measure(rows, bundles, options, progress)
     where = "this device" if options.device else "the device"
     compared = [compare(row, rows[0], options.max_drop, where) for row in rows]
-    return Study(options, pipeline.model_name(options.model), samples.metric, len(samples), compared, machine)
+    return Study(options, pipeline.model_name(options.model), samples.metric.name, len(samples), compared, machine)
 
 
 def _build(
     candidate: Candidate,
     options: StudyOptions,
     samples: Samples,
-    original: Artifact,
     folder: Path,
     progress: Callable[[str], None],
 ) -> tuple[Row, Path | None]:
@@ -130,7 +128,7 @@ def _build(
         )
         scored, unscored = None, ""
         try:
-            scored = accuracy(samples, outputs_of(built.bundle, samples, original, folder / "open"))
+            scored = accuracy(samples, built.bundle, folder / "open")
         except EdgepackError as error:
             unscored = f"not scored on this machine: {error.what}"
     except EdgepackError as error:
