@@ -8,7 +8,6 @@ from typing import Any, Dict, List, Optional
 from agent import features, launch, preparing
 from agent.contract import archive, codec
 from agent.contract.job import BenchOptions, Job
-from agent.contract.manifest import Manifest
 from agent.contract.report import Parity, Report, Round, RuntimeUsed
 from agent.measure import stability
 from agent.probes import cpu, reading
@@ -56,7 +55,7 @@ def run(job: Job, wire: Wire) -> Report:
         parity=parity,
         rounds=rounds,
         facts=reading.facts(str(store.root)),
-        model_bytes=model_bytes(manifest),
+        model_bytes=archive.model_bytes(manifest),
         bundle_bytes=sum(entry.size for entry in manifest.files.values()) + len(manifest.to_bytes()),
         source_bytes=manifest.source.size_bytes,
         started_unix=started,
@@ -71,12 +70,6 @@ def share(runs: Optional[int], rounds: int, index: int) -> Optional[int]:
     if runs is None:
         return None
     return runs // rounds + (1 if index < runs % rounds else 0)
-
-
-def model_bytes(manifest: Manifest) -> int:
-    """The size of the model, with the files that belong to it."""
-    folder = manifest.model.rpartition("/")[0] + "/"
-    return sum(entry.size for name, entry in manifest.files.items() if name.startswith(folder))
 
 
 def _round_task(
