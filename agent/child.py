@@ -40,6 +40,10 @@ def main(wire: Wire) -> int:
             wire.result(call(wire, **task))
         elif name == "evaluate":
             wire.result(evaluate(wire, **task))
+        elif name == "serve":
+            from agent import serving
+
+            serving.serve(wire, **task)
         else:
             wire.result(_TASKS[name](baseline=baseline, **task))
     except EdgepackError as error:
@@ -59,7 +63,7 @@ def check(
 
     del baseline
     base = Path(folder)
-    manifest = _manifest(base)
+    manifest = read_manifest(base)
     with tempfile.TemporaryDirectory(prefix="edgepack-") as scratch:
         runner = load_runner(manifest, base, {**options, "profile": scratch})
         feeds = golden_feeds(manifest, base) if golden and manifest.golden else [made_feed(manifest)]
@@ -94,11 +98,11 @@ def round_(
 ) -> Round:
     """One round: load, first inference, warm-up, samples; probes before and after."""
     base = Path(folder)
-    manifest = _manifest(base)
+    manifest = read_manifest(base)
     before = reading.take()
     # The runtime's own import is not the model's load time.
     importlib.import_module("agent.runners." + manifest.runtime.name)
-    feed = golden_feeds(manifest, base)[0] if manifest.golden else made_feed(manifest)
+    feed = first_feed(manifest, base)
     _import_runtime(manifest)
     clock = time.perf_counter_ns
     start = clock()
@@ -107,10 +111,10 @@ def round_(
     runner.run(feed)
     first = clock()
     warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
-    _take_parts(runner)  # those of the warm-up
+    take_parts(runner)  # those of the warm-up
     timed, lead = runner.timed() if hasattr(runner, "timed") else (runner.run, None)
     samples = sampler.sample(timed, feed, seconds, runs, lead)
-    parts = _take_parts(runner)
+    parts = take_parts(runner)
     result = Round(
         load_ns=loaded - start,
         first_ns=first - loaded,
@@ -139,7 +143,7 @@ def evaluate(wire: Wire, *, folder: str, options: Dict[str, Any], inputs: Dict[s
         runner.close()
 
 
-def _take_parts(runner: Any) -> Dict[str, List[int]]:
+def take_parts(runner: Any) -> Dict[str, List[int]]:
     """Each inference's parts as the runtime times them itself (copies, computing), since the last call; {} for most."""
     return runner.take_parts() if hasattr(runner, "take_parts") else {}
 
@@ -153,7 +157,8 @@ def call(wire: Wire, *, runner: str, function: str, arguments: Dict[str, Any]) -
 _TASKS: Dict[str, Any] = {"check": check, "round": round_}
 
 
-def _manifest(folder: Path) -> Manifest:
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an unpacked bundle. Raises IntegrityError."""
     path = folder / MANIFEST_NAME
     try:
         return parse_manifest(path.read_bytes(), source=str(path))
@@ -212,6 +217,11 @@ def golden_feeds(manifest: Manifest, folder: Path) -> List[Dict[str, Any]]:
         {name: np.ascontiguousarray(array[index]) for name, array in arrays.items()}
         for index in range(manifest.golden.samples)
     ]
+
+
+def first_feed(manifest: Manifest, folder: Path) -> Dict[str, Any]:
+    """What is timed: the first golden sample, or zeros."""
+    return golden_feeds(manifest, folder)[0] if manifest.golden else made_feed(manifest)
 
 
 def made_feed(manifest: Manifest) -> Dict[str, Any]:

@@ -38,9 +38,7 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
     try:
         scratch = tempfile.mkdtemp(prefix="edgepack-")
     except OSError as error:
-        raise DeviceError(
-            "the device has no folder for temporary files: %s" % error, fix="free space in /tmp", code="no-space"
-        ) from error
+        raise no_scratch(error) from error
     try:
         line = json.dumps({**task, "path": site.added()}).encode("utf-8") + b"\n"
         document, talk, status = _run(line, scratch, progress, seconds)
@@ -50,7 +48,7 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
         return document["result"]
     if document.get("type") == "error":
         raise from_wire(document["error"])
-    raise _death(status, talk)
+    raise death(status, talk)
 
 
 def _run(
@@ -67,7 +65,7 @@ def _run(
         env={**os.environ, "TMPDIR": scratch},
     )
     talk: List[bytes] = []
-    listener = threading.Thread(target=_keep_talk, args=(child, talk), daemon=True)
+    listener = threading.Thread(target=keep_talk, args=(child, talk), daemon=True)
     late = threading.Event()
     timer = threading.Timer(seconds, lambda: (late.set(), child.kill()))  # type: ignore[func-returns-value]
     timer.daemon = True
@@ -95,7 +93,8 @@ def _send(child: Any, task: bytes) -> None:
         child.stdin.close()
 
 
-def _keep_talk(child: Any, talk: List[bytes]) -> None:
+def keep_talk(child: Any, talk: List[bytes]) -> None:
+    """For a thread: the last lines that `child` writes to standard error, into `talk`."""
     for line in child.stderr:
         talk.append(line)
         del talk[:-_KEPT_LINES]
@@ -117,7 +116,14 @@ def _last_document(child: Any, progress: Optional[Callable[[str], None]]) -> Dic
     return last
 
 
-def _death(status: int, talk: bytes) -> EdgepackError:
+def no_scratch(error: OSError) -> DeviceError:
+    """The device has no place for temporary files."""
+    what = "the device has no folder for temporary files: %s" % error
+    return DeviceError(what, fix="free space in /tmp", code="no-space")
+
+
+def death(status: int, talk: bytes) -> EdgepackError:
+    """What the end of a process without an answer means; `talk` is what it wrote to standard error."""
     tail = talk.decode("utf-8", "replace").strip()[-2000:]
     if status < 0:
         name = signal.Signals(-status).name

@@ -308,3 +308,9 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def model_bytes(manifest: Manifest) -> int:
+    """The size of the model, with the files that belong to it."""
+    folder = manifest.model.rpartition("/")[0] + "/"
+    return sum(entry.size for name, entry in manifest.files.items() if name.startswith(folder))

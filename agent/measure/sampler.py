@@ -3,22 +3,54 @@
 from __future__ import annotations
 
 import gc
+import statistics
 import time
 from typing import Any, Callable, Dict, List, Optional
 
 MAX_SAMPLES = 2000000
+_PATIENCE = 6
+_AGREE = 0.05
+_LEAST_WINDOW = 3
 
 
-def warm_up(run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds: float, runs: int) -> List[int]:
-    """Runs until both `seconds` and `runs` are reached; the times in nanoseconds, kept apart from the samples."""
+def warm_up(
+    run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any], seconds: float, runs: int, settle: bool = False
+) -> List[int]:
+    """Runs until both `seconds` and `runs` are reached; the times in nanoseconds, kept apart from the samples.
+
+    With `settle` it goes on until `settled`, at most `_PATIENCE` times as long.
+    """
     clock = time.perf_counter_ns
-    end = clock() + int(seconds * 1e9)
+    begin = clock()
+    end, last = begin + int(seconds * 1e9), begin + int(_PATIENCE * seconds * 1e9)
     times: List[int] = []
-    while (clock() < end or len(times) < runs) and len(times) < MAX_SAMPLES:
+    check = 0
+    while len(times) < MAX_SAMPLES:
+        if clock() >= end and len(times) >= runs:
+            if not settle or clock() >= last:
+                break
+            if len(times) >= check:
+                if settled(times):
+                    break
+                check = len(times) + len(times) // 4 + 1
         start = clock()
         run(feed)
         times.append(clock() - start)
     return times
+
+
+def settled(times: List[int]) -> bool:
+    """Whether the last two windows, each a third of the warm-up, have medians within `_AGREE` of each other."""
+    width = len(times) // 3
+    if width < _LEAST_WINDOW:
+        return False
+    early, late = statistics.median(times[-2 * width : -width]), statistics.median(times[-width:])
+    return abs(early - late) <= _AGREE * min(early, late)
+
+
+def typical(times: List[int]) -> int:
+    """The median of the last third of a warm-up."""
+    return int(statistics.median(times[-(len(times) // 3 or 1) :]))
 
 
 def sample(

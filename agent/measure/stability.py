@@ -7,6 +7,7 @@ from typing import List, Optional
 from agent.contract import statistics
 from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.manifest import Manifest
+from agent.contract.pairing import PairRound
 from agent.contract.report import Parity, ProbeReading, Round
 
 _CLOCK_FALL = 0.9  # below this share of the clock at the start, the speed of the run is not the board's
@@ -18,6 +19,23 @@ _STEADY_SAMPLES = 20
 
 def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) -> List[Finding]:
     """What the one who reads the numbers must know."""
+    found = of_check(parity, manifest)
+    samples = [sample for one in rounds for sample in one.samples_ns]
+    if not samples:
+        return found
+    found += _spread(rounds, samples)
+    for one in rounds:
+        found += _board(one.before, one.after)
+    return once(found)
+
+
+def of_pair(rounds: List[PairRound]) -> List[Finding]:
+    """What the board did while two bundles were compared. Interleaving cancels much of it, but not all."""
+    return once([finding for one in rounds for finding in _board(one.before, one.after)])
+
+
+def of_check(parity: Optional[Parity], manifest: Manifest) -> List[Finding]:
+    """Doubts about what the bundle computes."""
     found: List[Finding] = []
     if parity is None:
         found.append(
@@ -41,13 +59,7 @@ def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) 
     random = manifest.calibration is not None and manifest.calibration.kind == "random"
     if random and not any(finding.code == "random-calibration" for finding in manifest.findings):
         found.append(random_calibration())
-    samples = [sample for one in rounds for sample in one.samples_ns]
-    if not samples:
-        return found
-    found += _spread(rounds, samples)
-    for one in rounds:
-        found += _board(one.before, one.after)
-    return _once(found)
+    return found
 
 
 def random_calibration() -> Finding:
@@ -107,7 +119,8 @@ def busy(load: Optional[float], cores: int) -> List[Finding]:
     return [Finding("busy", WARNING, text, "stop the other work, or measure again later")]
 
 
-def _once(found: List[Finding]) -> List[Finding]:
+def once(found: List[Finding]) -> List[Finding]:
+    """The findings, each code once."""
     kept: List[Finding] = []
     for finding in found:
         if finding.code not in {one.code for one in kept}:

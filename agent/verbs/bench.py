@@ -8,7 +8,6 @@ from typing import Any, Dict, List, Optional
 from agent import clocks, features, launch, preparing, trust, turn
 from agent.contract import archive, codec
 from agent.contract.job import BenchOptions, Job
-from agent.contract.manifest import Manifest
 from agent.contract.report import Parity, Report, Round, RuntimeUsed
 from agent.measure import stability
 from agent.probes import cpu, reading
@@ -64,7 +63,7 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
         parity=parity,
         rounds=rounds,
         facts=reading.facts(str(store.root)),
-        model_bytes=model_bytes(manifest),
+        model_bytes=archive.model_bytes(manifest),
         bundle_bytes=sum(entry.size for entry in manifest.files.values()) + len(manifest.to_bytes()),
         source_bytes=manifest.source.size_bytes,
         started_unix=started,
@@ -79,12 +78,6 @@ def share(runs: Optional[int], rounds: int, index: int) -> Optional[int]:
     if runs is None:
         return None
     return runs // rounds + (1 if index < runs % rounds else 0)
-
-
-def model_bytes(manifest: Manifest) -> int:
-    """The size of the model, with the files that belong to it."""
-    folder = manifest.model.rpartition("/")[0] + "/"
-    return sum(entry.size for name, entry in manifest.files.items() if name.startswith(folder))
 
 
 def _round_task(

@@ -13,6 +13,7 @@ from agent.contract.errors import DeviceError
 from agent.contract.facts import DoctorReport
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
+from agent.contract.pairing import Pairing, PairOptions
 from agent.contract.report import Emulation, Parity, Report
 from packager.device import inventory
 from packager.device.answers import decoded, part
@@ -156,7 +157,7 @@ class Device:
 
             return bench_on_board(self.address, bundle, self.progress)
         pushed = self.push(bundle)
-        if self.entry.kind == inventory.EMULATED and self.entry.options.get("ns_per_instruction") is not None:
+        if self.counts_instructions:
             # Every inference takes the same instructions: a few say as much as thousands, and the emulator is slow.
             options = {**_COUNTED, **options} if "seconds" not in options else options
         asked = BenchOptions(digest=pushed["bundle"], **options)
@@ -173,6 +174,28 @@ class Device:
             raise DeviceError(f"{self.address} answered with another report than asked for", code="reply")
         self._delivered.append(job)
         return self._labelled(report)
+
+    def compare(self, a: str | Path, b: str | Path, *, reconnect_seconds: float = 60.0, **options: Any) -> Pairing:
+        """Pushes what is missing of both bundles, checks both, and measures them in turn. `options` are PairOptions'.
+
+        As with `bench`, a lost link loses nothing. On devices whose clock counts instructions `bench` says it exactly.
+        """
+        first, second = self.push(a)["bundle"], self.push(b)["bundle"]
+        asked = PairOptions(a=first, b=second, **options)
+        expected = (asked.seconds or 60.0) + asked.rounds * 4.0
+        again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds + expected)
+        job, result = self.session.call_surely("compare", codec.encode(asked), self.progress, again, 4 * expected)
+        pairing = decoded(Pairing, result, self.address)
+        if (pairing.job, pairing.a.bundle, pairing.b.bundle) != (job, first, second):
+            raise DeviceError(f"{self.address} answered with another comparison than asked for", code="reply")
+        self._delivered.append(job)
+        return pairing
+
+    @property
+    def counts_instructions(self) -> bool:
+        """Whether its clock counts instructions: an emulated microcontroller, or an emulated machine that counts."""
+        emulated = self.entry.kind == inventory.EMULATED and self.entry.options.get("ns_per_instruction") is not None
+        return emulated or self.entry.kind == inventory.MCU
 
     def _labelled(self, report: Report) -> Report:
         """An emulated machine does not know that it is one: its report is told here, before anyone sees it."""

@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 60.0  # the agent sends a heartbeat every 5 s: so long a silence is a dead link or a dead device
 _CANCEL = b'{"cancel": true}\n'
 # What a verb may take in all, in seconds; far more than it does, so that no device can hold a host for ever.
-DEADLINES = {"install": 1800.0, "check": 3600.0, "bench": 3600.0, "provision": 1800.0, "evaluate": 86400.0}
+DEADLINES = {
+    "bench": 3600.0,
+    "check": 3600.0,
+    "compare": 3600.0,
+    "evaluate": 86400.0,
+    "install": 1800.0,
+    "provision": 1800.0,
+}
 DEADLINE = 300.0
 
 Progress = Callable[[str], None]
