@@ -76,12 +76,15 @@ def _order_and_name(model: Any, side: Any, kind: str, names: Sequence[str]) -> N
             code="tf2onnx",
         )
     values = []
-    for number, name in zip(wanted, names, strict=True):
+    # Over names that nobody has: the source may call its second input "input_0".
+    for number in wanted:
         value = type(by_number[number])()
         value.CopyFrom(by_number[number])
-        _rename(model.graph, value.name, name)
-        value.name = name
+        _rename(model.graph, value.name, f"edgepack:{number}")
         values.append(value)
+    for value, number, name in zip(values, wanted, names, strict=True):
+        _rename(model.graph, f"edgepack:{number}", name)
+        value.name = name
     del side[:]
     side.extend(values)
 

@@ -37,6 +37,16 @@ def test_inputs_come_back_in_the_sources_order_and_names():
     assert result.tolist() == [[9, 18]]
 
 
+def test_names_of_the_source_that_are_numbered_otherwise():
+    model = made()
+    _order_and_name(model, model.graph.input, "input", ["input_1", "input_0"])
+    _order_and_name(model, model.graph.output, "output", ["output_0"])
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (result,) = session.run(["output_0"], {"input_1": VALUES["input_0"], "input_0": VALUES["input_1"]})
+    assert result.tolist() == [[9, 18]]
+
+
 def test_input_that_the_network_ignores_is_told():
     model = made()
     with pytest.raises(ConvertError) as error:
