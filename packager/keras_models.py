@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from packager.protocols import Arrays
 
 _TOOL = "keras"
+_ONNX_TOOL = "tf2onnx"
 
 
 def python_for_keras(progress: Callable[[str], None] = lambda _: None) -> str:
@@ -63,6 +64,19 @@ def run_keras(
         with np.load(base / "outputs.npz") as file:
             columns = {name: file[f"output_{place}"] for place, name in enumerate(outputs)}
     return [{name: column[place] for name, column in columns.items()} for place in range(len(batches))]
+
+
+def to_onnx(task: Mapping[str, Any], path: Path, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
+    """The worker's task "onnx", in the environment of tf2onnx, which is made once. Raises ConvertError."""
+    try:
+        python = toolchain.install(_ONNX_TOOL, progress).python
+        return run_worker(_TOOL, {**task, "do": "onnx"}, python=python, what=_ONNX_TOOL)
+    except ConvertError as error:
+        if error.code == "keras":
+            error.where, error.code = path.name, "unsupported-operator"
+            error.expected = "layers whose operators tf2onnx writes as ONNX"
+            error.fix = "replace that layer in the model, or build with --runtime tflite"
+        raise
 
 
 def call(task: Mapping[str, Any], path: Path, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:

@@ -30,11 +30,13 @@ class Tool:
     below: tuple[int, int]
 
 
+_TENSORFLOW = ("tensorflow-cpu==2.21.0", "tf-keras==2.21.0")
 TOOLS = {
     tool.name: tool
     for tool in (
         Tool("onnx2tf", "ONNX to TFLite", ("onnx2tf==2.6.9",), (3, 12), (3, 14)),
-        Tool("keras", "Keras to TFLite", ("tensorflow-cpu==2.21.0", "tf-keras==2.21.0"), (3, 10), (3, 14)),
+        Tool("keras", "Keras to TFLite", _TENSORFLOW, (3, 10), (3, 14)),
+        Tool("tf2onnx", "Keras to ONNX", (*_TENSORFLOW, "tf2onnx==1.17.0"), (3, 10), (3, 14)),
     )
 }
 

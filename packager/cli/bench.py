@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     "--eval", "data", metavar="DATA.npz", help="Labelled samples: scored on the device's kernels and on the host's."
 )
 @click.option("--metric", help="top1, top5, mse, cosine or FILE.py:score [top1].")
+@click.option("--benchmark-model", help="For adb:SERIAL: TFLite's own program, built for the phone, to be run there.")
 @fleet_options
 @json_option
 def command(

@@ -11,8 +11,8 @@ from agent.contract.errors import ConvertError
 from agent.contract.manifest import Step
 from packager import toolchain
 from packager.artifact import Artifact, digest_files
-from packager.onnx_model import fix_shapes, load_model, save_model
-from packager.tflite_model import model_inputs, model_outputs, parse_model, rename, to_bytes
+from packager.onnx_model import all_nodes, fix_shapes, load_model, save_model
+from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, to_bytes
 from packager.worker import run_worker
 
 if TYPE_CHECKING:
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 _TOOL = "onnx2tf"
 _IMAGE_RANK = 4
+_CUSTOM = "ONNX_"
+_INSTEAD = {
+    "Col2Im": "where window and stride are equal, a reshape and a transpose",
+    "Det": "leave it to the program that calls the model",
+    "Einsum": "MatMul and Transpose",
+    "GridSample": "Resize, or sample outside of the model",
+    "Loop": "unroll it before exporting",
+    "NonMaxSuppression": "leave it to the program that calls the model",
+    "Scan": "unroll it before exporting",
+}
 
 
 class TfliteFromOnnx:
@@ -51,7 +61,31 @@ class TfliteFromOnnx:
             made = run_worker(_TOOL, task, python=installed.python, what=_TOOL)
         except ConvertError as error:
             raise _explain(error) from error
-        return _finish(Path(made["file"]).read_bytes(), artifact, last, workdir)
+        raw = Path(made["file"]).read_bytes()
+        _refuse_custom(parse_model(raw, "onnx2tf's result"), load_model(folder / "model.onnx", weights=False))
+        return _finish(raw, artifact, last, workdir)
+
+
+def _refuse_custom(model: Any, graph: Any) -> None:
+    """onnx2tf writes what it cannot lower as a custom operator ONNX_..., which no runtime knows. Raises ConvertError."""
+    custom = {name.removeprefix(_CUSTOM).lower() for name in operator_counts(model) if name.startswith(_CUSTOM)}
+    if not custom:
+        return
+    nodes = [node for node in all_nodes(graph.graph) if node.op_type.lower() in custom]
+    kinds = sorted({node.op_type for node in nodes}) or sorted(custom)
+    layers = (node.name.strip("/").rpartition("/")[0] for node in nodes)
+    where = [
+        f"{node.op_type} node {node.name or node.output[0]!r}" + (f" of the layer {layer!r}" if layer else "")
+        for node, layer in zip(nodes, layers, strict=True)
+    ]
+    raise ConvertError(
+        f"TFLite has no operator for ONNX's {', '.join(kinds)}",
+        where="; ".join(where[:5]),
+        expected="operators that onnx2tf lowers to TFLite",
+        fix="; ".join(f"{kind}: {_INSTEAD.get(kind, 'write it with arithmetic operators')}" for kind in kinds)
+        + "; or build with --runtime onnxruntime",
+        code="unsupported-operator",
+    )
 
 
 def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> dict[str, tuple[int | str, ...]]:

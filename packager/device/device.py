@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
-from agent.contract.errors import DeviceError
+from agent.contract.errors import DeviceError, UsageError
 from agent.contract.facts import DoctorReport
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
@@ -152,6 +152,13 @@ class Device:
         The report has been written on the device before it comes; when the link is lost it is fetched over a new one, for
         `reconnect_seconds` longer than the measurement should take. The device forgets it when the connection is closed.
         """
+        benchmark_model = str(options.pop("benchmark_model", ""))
+        if self.entry.kind == inventory.ADB:
+            from packager.device.adb import bench_over_adb
+
+            return bench_over_adb(self.address, bundle, benchmark_model, self.progress)
+        if benchmark_model:
+            raise UsageError("benchmark_model measures phones over adb", where=self.address, expected="adb:SERIAL")
         if self.entry.kind == inventory.MCU:
             from packager.micro.bench import bench_on_board
 

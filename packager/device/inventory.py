@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from packager.device.transport import Interruptible
 
 LOCAL = "local"
-SSH, EMULATED, MCU = "ssh", "emulated", "mcu"
+SSH, EMULATED, MCU, ADB = "ssh", "emulated", "mcu", "adb"
 MCU_PREFIX = "qemu:"
-RESERVED_PREFIXES = ("adb:", MCU_PREFIX)
+ADB_PREFIX = "adb:"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -133,9 +133,10 @@ def remove(name: str, path: Path | None = None) -> DeviceEntry:
 
 
 def resolve(text: str, path: Path | None = None) -> DeviceEntry:
-    """The device that `text` means: `local`, a registered name, `qemu:BOARD`, an ssh_config alias, `[user@]host[:port]`.
+    """The device that `text` means: `local`, a registered name, `qemu:BOARD`, `adb:SERIAL`, an ssh_config alias,
+    `[user@]host[:port]`.
 
-    Nothing is connected. Raises UsageError, code "bad-address" or "reserved".
+    Nothing is connected. Raises UsageError, code "bad-address".
     """
     if text == LOCAL:
         return DeviceEntry(address=LOCAL, python=sys.executable, kind=LOCAL, name=LOCAL)
@@ -144,14 +145,8 @@ def resolve(text: str, path: Path | None = None) -> DeviceEntry:
         return known[text]
     if text.startswith(MCU_PREFIX):
         return DeviceEntry(address=text, kind=MCU, name=text)
-    for prefix in RESERVED_PREFIXES:
-        if text.startswith(prefix):
-            raise UsageError(
-                f"devices of the kind {prefix!r} cannot be reached yet",
-                where=text,
-                expected="local, a registered name, an ssh_config alias or [user@]host[:port]",
-                code="reserved",
-            )
+    if text.startswith(ADB_PREFIX):
+        return DeviceEntry(address=text, kind=ADB, name=text)
     ssh_config.split_address(text)
     return DeviceEntry(address=text, name=text)
 
@@ -178,6 +173,13 @@ def open_transport(entry: DeviceEntry, path: Path | None = None) -> Interruptibl
             "an emulated microcontroller holds no bundles and has no agent",
             where=entry.address,
             fix=f"edgepack bench BUNDLE {entry.address}",
+            code="no-agent",
+        )
+    if entry.kind == ADB:
+        raise DeviceError(
+            "a phone over adb has no agent: it is only measured",
+            where=entry.address,
+            fix=f"edgepack bench BUNDLE {entry.address} --benchmark-model PATH; over SSH (Termux) the agent runs",
             code="no-agent",
         )
     if LOCAL in {entry.kind, entry.address}:

@@ -1,7 +1,8 @@
-"""Keras models, in an interpreter that holds TensorFlow: described, run, converted to TFLite.
+"""Keras models, in an interpreter that holds TensorFlow: described, run, converted to TFLite or (with tf2onnx) to ONNX.
 
-Task: do (describe, run or convert), model (.keras, .h5 or a SavedModel folder); run: inputs (.npz) and outputs (.npz to
-write), names; convert: file (to write), names, shapes. Answer: inputs and outputs (name, dtype, shape; null where free).
+Task: do (describe, run, convert or onnx), model (.keras, .h5 or a SavedModel folder); run: inputs (.npz) and outputs (.npz
+to write), names; convert and onnx: file (to write), shapes (null where free); onnx: opset. Answer: inputs and
+outputs (name, dtype, shape; null where free).
 """
 
 from __future__ import annotations
@@ -106,7 +107,8 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _convert(task: dict[str, Any]) -> dict[str, Any]:
+def _traced(task: dict[str, Any]) -> tuple[Any, list[Any]]:
+    """The model as a tf.function of input_0, input_1 ... that gives output_0 ...; and the specs it is traced with."""
     import tensorflow as tf
 
     call, inputs, outputs = _load(task["model"])
@@ -119,13 +121,28 @@ def _convert(task: dict[str, Any]) -> dict[str, Any]:
         result = call(dict(zip(specs, values, strict=True)))
         return {f"output_{place}": result[name] for place, (name, _, _) in enumerate(outputs)}
 
-    function = tf.function(serve, input_signature=list(specs.values())).get_concrete_function()
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    return tf.function(serve, input_signature=list(specs.values())), list(specs.values())
+
+
+def _convert(task: dict[str, Any]) -> dict[str, Any]:
+    import tensorflow as tf
+
+    traced, _ = _traced(task)
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.get_concrete_function()], tf.Module())
     Path(task["file"]).write_bytes(converter.convert())
-    return {"inputs": [f"input_{place}" for place in range(len(inputs))], "tensorflow": tf.__version__}
+    return {"tensorflow": tf.__version__}
 
 
-_TASKS = {"describe": _describe, "run": _run, "convert": _convert}
+def _onnx(task: dict[str, Any]) -> dict[str, Any]:
+    import tensorflow as tf
+    import tf2onnx
+
+    traced, specs = _traced(task)
+    tf2onnx.convert.from_function(traced, input_signature=specs, opset=task["opset"], output_path=task["file"])
+    return {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
+
+
+_TASKS = {"describe": _describe, "run": _run, "convert": _convert, "onnx": _onnx}
 
 if __name__ == "__main__":
     main()

@@ -68,9 +68,7 @@ def test_unknown_name_knows_the_nearest(file):
 def test_what_a_device_may_be(file):
     assert inventory.resolve("local") == DeviceEntry("local", python=sys.executable, kind="local", name="local")
     assert inventory.resolve("me@host:22") == DeviceEntry("me@host:22", name="me@host:22")
-    with pytest.raises(UsageError) as caught:
-        inventory.resolve("adb:1234")
-    assert caught.value.code == "reserved"
+    assert inventory.resolve("adb:1234") == DeviceEntry("adb:1234", kind="adb", name="adb:1234")
     with pytest.raises(UsageError):
         inventory.resolve("a b")
 

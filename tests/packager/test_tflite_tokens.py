@@ -1,0 +1,43 @@
+"""Token ids, which are no real numbers: they stay integers, whatever --io says of floats."""
+
+import numpy as np
+import pytest
+
+from packager.pipeline import build
+from tests.tflite_models import Graph, dense, fb, needs_tflite, reshape
+
+pytestmark = needs_tflite
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Two ids of 32 words -> an embedding of 4 each -> a dense layer: the input `ids`."""
+    g = Graph()
+    ids = g.tensor("ids", [1, 2], dtype="int32")
+    table = g.tensor("table", [32, 4], np.random.default_rng(0).normal(0, 1, (32, 4)))
+    options = fb.GatherOptionsT()
+    options.axis = 0
+    words = g.op("GATHER", [table, ids], [g.tensor("words", [1, 2, 4])], options, "GatherOptions")
+    scores = dense(g, reshape(g, words, "flat", [1, 8]), "scores", 8, 3)
+    (tmp_path / "words.tflite").write_bytes(g.raw([ids], [scores]))
+    np.savez(tmp_path / "cal.npz", ids=np.random.default_rng(1).integers(0, 32, (16, 2)).astype("int32"))
+    return tmp_path / "words.tflite"
+
+
+@pytest.mark.parametrize("io", ["int8", "float"])
+def test_io_int8_for_token_ids(model, tmp_path, io):
+    built = build(
+        str(model),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe="int8",
+        io=io,
+        calibration=str(tmp_path / "cal.npz"),
+        output=tmp_path / "words.edgepack",
+    )
+    (ids,) = built.manifest.inputs
+    (scores,) = built.manifest.outputs
+    assert ids.dtype == "int32"
+    assert scores.dtype == ("int8" if io == "int8" else "float32")
+    assert built.manifest.facts["quantized"]
+    assert "ids" not in built.manifest.facts["quantization"]
