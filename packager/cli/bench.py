@@ -10,6 +10,8 @@ from packager.cli import _complete
 from packager.cli._show import json_option, print_json, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.contract.report import Report
     from packager.device.device import Device
 
@@ -36,13 +38,16 @@ if TYPE_CHECKING:
     default="",
     help="Execution provider (cpu, cuda, tensorrt, xnnpack ...); failing to use it is an error.",
 )
+@click.option("--provision", is_flag=True, help="Bring a missing runtime to the device without asking.")
 @json_option
-def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
+def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, provision: bool, **options: Any) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.
 
-    Exit code 6 when a device does not compute what the original model computes.
+    A device without the bundle's runtime is offered it, in edgepack's own folder there: asked at a terminal, else with
+    --provision. Exit code 6 when a device does not compute what the original model computes.
     """
     from agent.contract.errors import BudgetError
+    from packager.cli import _provision_offer
     from packager.cli._fleet import errors_document, finish, on_each
     from packager.cli._report import show_reports
     from packager.results.document import report_document, require_parity
@@ -51,12 +56,15 @@ def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: 
     store = ResultStore()
     chosen = {key: value for key, value in options.items() if value is not None}
 
-    def measure(device: Device) -> tuple[str, Report, int]:
-        report = device.bench(bundle, **chosen)
-        return device.address, report, store.add(report, device.address)
+    def measure_on(names: Sequence[str], bring: bool) -> _provision_offer.Results:
+        def measure(device: Device) -> tuple[str, Report, int]:
+            report = _provision_offer.bench(device, bundle, chosen, bring=bring or provision)
+            return device.address, report, store.add(report, device.address)
 
-    with progress() as say:
-        results, errors = on_each(devices, say, measure)
+        with progress() as say:
+            return on_each(names, say, measure)
+
+    results, errors = _provision_offer.with_offers(devices, bundle, measure_on)
     for address, report, _ in results:
         try:
             require_parity(report)
