@@ -135,7 +135,7 @@ def evaluate(wire: Wire, *, folder: str, options: Dict[str, Any], inputs: Dict[s
     from agent import scoring
 
     base = Path(folder)
-    runner = load_runner(_manifest(base), base, options)
+    runner = load_runner(read_manifest(base), base, options)
     try:
         outputs = scoring.run(runner, inputs, out, wire.progress)
         return {"outputs": outputs, "version": runner.version(), "provider": runner.provider()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
 
 _KEPT_LINES = 200
+_SCRATCH = re.compile(r"edgepack-run-([0-9]+)-")
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
     signal.SIGKILL: (
@@ -36,7 +38,8 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
     child-timeout) raised.
     """
     try:
-        scratch = tempfile.mkdtemp(prefix="edgepack-")
+        _clear_stale()
+        scratch = tempfile.mkdtemp(prefix="edgepack-run-%d-" % os.getpid())
     except OSError as error:
         raise no_scratch(error) from error
     try:
@@ -49,6 +52,19 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
     if document.get("type") == "error":
         raise from_wire(document["error"])
     raise death(status, talk)
+
+
+def _clear_stale() -> None:
+    """Removes what agents that were killed left behind: folders of ours whose process is gone."""
+    base = tempfile.gettempdir()
+    for name in os.listdir(base):
+        match = _SCRATCH.match(name)
+        path = os.path.join(base, name)
+        if match is None or os.path.exists("/proc/" + match.group(1)) or os.path.islink(path):
+            continue
+        with contextlib.suppress(OSError):  # another agent was faster
+            if os.stat(path).st_uid == os.getuid():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def _run(

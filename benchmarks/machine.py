@@ -76,7 +76,7 @@ def conv_net(path, *, size, channels, blocks, hidden=0):
     if hidden:
         last, width = node("Gemm", [last, add("wh", (hidden, width))], "hidden", transB=1), hidden
     node("Gemm", [last, add("wo", (10, width))], "output", transB=1)
-    return _save(path, nodes, weights, [1, 3, size, size])
+    return save_net(path, nodes, weights, [1, 3, size, size])
 
 
 def dense_net(path, *, width, layers):
@@ -92,10 +92,11 @@ def dense_net(path, *, width, layers):
         result = "output" if index == layers - 1 else f"d{index}"
         nodes.append(helper.make_node("Gemm", [last, f"w{index}"], [result], transB=1, name=f"dense{index}"))
         last = result
-    return _save(path, nodes, weights, [1, width], width)
+    return save_net(path, nodes, weights, [1, width], width)
 
 
-def _save(path, nodes, weights, shape, classes=10):
+def save_net(path, nodes, weights, shape, classes=10):
+    """A float model of one input and one output, checked and written."""
     import onnx
     from onnx import TensorProto, helper
 

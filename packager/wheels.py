@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -51,11 +52,16 @@ def download(folder: Path, packages: Sequence[str], machine: str, python: str, g
     command += ["--only-binary=:all:", "--python-version", short, "--implementation", "cp"]
     command += [word for tag in tags for word in ("--platform", tag)]
     command += ["--abi", f"cp{short}", "--abi", "abi3", "--abi", "none", *packages]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    # A user who makes warnings errors means their own code's, not pip's.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment
+    )
     if done.returncode:
-        told = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [done.stderr[-500:]]
+        lines = done.stderr.strip().splitlines()
+        told = [line for line in lines if line.startswith("ERROR: ") and line != "ERROR: Exception:"] or lines[-1:]
         raise DeviceError(
-            f"no wheels of {', '.join(packages)} for Python {python}, {machine}, glibc {glibc}: {told[-1]}",
+            f"no wheels of {', '.join(packages)} for Python {python}, {machine}, glibc {glibc}: {''.join(told[-1:])}",
             fix=f"check that `{sys.executable} -m pip download` works here; or install them on the device by hand",
             code="no-wheels",
         )

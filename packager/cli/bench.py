@@ -11,6 +11,8 @@ from packager.cli._fleet import FleetOptions, fleet_options
 from packager.cli._show import json_option, print_json, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from agent.contract.report import Report
     from packager.device.device import Device
 
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--metric", help="top1, top5, mse, cosine or FILE.py:score [top1].")
 @click.option("--benchmark-model", help="For adb:SERIAL: TFLite's own program, built for the phone, to be run there.")
+@click.option("--provision", is_flag=True, help="Bring a missing runtime to the device without asking.")
 @fleet_options
 @json_option
 def command(
@@ -60,13 +63,16 @@ def command(
     metric: str | None,
     *,
     as_json: bool,
+    provision: bool,
     **options: Any,
 ) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.
 
-    Exit code 6 when a device does not compute what the original model computes.
+    A device without the bundle's runtime is offered it, in edgepack's own folder there: asked at a terminal, else with
+    --provision. Exit code 6 when a device does not compute what the original model computes.
     """
     from agent.contract.errors import BudgetError
+    from packager.cli import _provision_offer
     from packager.cli._eval import Scorer
     from packager.cli._fleet import Work, digest_of, errors_document, finish, on_each
     from packager.cli._report import show_reports
@@ -79,10 +85,6 @@ def command(
 
     scorer = Scorer(bundle, data, metric, chosen)
 
-    def measure(device: Device) -> tuple[str, Report, int]:
-        report = scorer.measure(device, lambda: device.bench(bundle, **chosen))
-        return device.address, report, store.add(report, device.address)
-
     def line(result: tuple[str, Report, int]) -> str:
         return f"{result[0]}: measured, run {result[2]}"
 
@@ -92,8 +94,24 @@ def command(
         work = Work(
             fleet, key, line, lambda result: report_document(result[1], result[0], result[2] or None), as_json=as_json
         )
-    with progress() as say, scorer.ready(say):
-        results, errors = on_each(devices, say, measure, fleet, work)
+
+    def measure_on(names: Sequence[str], bring: bool) -> _provision_offer.Results:
+        def measure(device: Device) -> tuple[str, Report, int]:
+            report = _provision_offer.bringing(
+                device,
+                bundle,
+                lambda: scorer.measure(device, lambda: device.bench(bundle, **chosen)),
+                bring=bring or provision,
+            )
+            return device.address, report, store.add(report, device.address)
+
+        with progress() as say, scorer.ready(say):
+            return on_each(names, say, measure, fleet, work)
+
+    if fleet.chosen:
+        results, errors = measure_on(devices, False)
+    else:
+        results, errors = _provision_offer.with_offers(devices, bundle, measure_on)
     tell(store)
     for address, report, _ in results:
         try:

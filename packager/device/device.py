@@ -174,7 +174,9 @@ class Device:
             job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
         except DeviceError as error:
             if error.code in ("no-runtime", "no-numpy") and _runtime_of(bundle) in PACKAGES:
-                error.fix += f"\nor let edgepack bring it: edgepack devices provision {self.address}"
+                error.fix += (
+                    f"\nor let edgepack bring it: edgepack devices provision {self.address} (or bench --provision)"
+                )
             raise
         report = decoded(Report, result, self.address)
         if (report.job, report.bundle) != (job, asked.digest):

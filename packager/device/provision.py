@@ -8,13 +8,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.contract import archive
 from agent.contract.errors import unknown_name
 from packager import wheels
 from packager.artifact import digest_files
 from packager.device.runtime_packages import PACKAGES
 
 if TYPE_CHECKING:
+    from agent.contract.errors import EdgepackError
     from packager.device.device import Device
+
+
+def missing_runtime(error: EdgepackError, bundle: str | Path) -> str | None:
+    """The runtime that `provision` would bring to cure `error`; None when it is another error, or has no wheels."""
+    if error.code not in ("no-runtime", "no-numpy"):
+        return None
+    with archive.BundleReader(bundle) as reader:
+        name = reader.manifest.runtime.name
+    return name if name in PACKAGES else None
 
 
 def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dict[str, Any]:

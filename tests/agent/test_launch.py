@@ -1,0 +1,40 @@
+"""The folder of a measuring process: cleared by the agent, and after a killed agent by the next one."""
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from agent import launch
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_agent_killed_leaves_a_folder_that_the_next_one_clears(temporary):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    stale = temporary / f"edgepack-run-{dead.pid}-abc"
+    (stale / "inner").mkdir(parents=True)
+    (stale / "inner" / "profile.json").write_text("{}")
+    alive = temporary / f"edgepack-run-{os.getpid()}-abc"
+    alive.mkdir()
+    other = temporary / "edgepack-run-later"
+    other.mkdir()
+    launch._clear_stale()
+    assert sorted(path.name for path in temporary.iterdir()) == sorted([alive.name, other.name])
+
+
+def test_link_in_the_place_of_a_folder_is_not_followed(temporary, tmp_path_factory):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    kept = tmp_path_factory.mktemp("kept")
+    (kept / "file").write_text("mine")
+    (temporary / f"edgepack-run-{dead.pid}-x").symlink_to(kept)
+    launch._clear_stale()
+    assert (kept / "file").read_text() == "mine"
