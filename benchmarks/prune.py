@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=2000)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     asked = parser.parse_args()
     import torch
     from train_demo import make_model
@@ -72,7 +73,7 @@ def main() -> None:
         fit(model, batches, loss, Training(epochs=asked.epochs, learning_rate=2e-3, seed=seed))
         dense.append(accuracy(model, test))
         tuning = FineTuning(trainer(Training(epochs=1, learning_rate=5e-4, seed=seed)), batches, loss)
-        for method in METHODS:
+        for method in asked.methods:
             for share in SHARES:
                 bare = prune(model, example, PruneOptions(method=method, sparsity=share))
                 curves.setdefault((method, "one shot", share), []).append(accuracy(bare.module, test))
@@ -83,12 +84,16 @@ def main() -> None:
             tuned = prune(model, example, steps, fine_tuning=tuning, score=lambda one: accuracy(one, test))
             for share, score in tuned.curve:
                 curves.setdefault((method, "fine-tuned", share), []).append(score or 0.0)
-            print(f"seed {seed}, {method}: done", flush=True)
+            print(f"seed {seed}, {method}: {[round(score or 0, 3) for _, score in tuned.curve]}", flush=True)
     print(f"unpruned: {spread(dense)} % over {asked.seeds} seeds")
-    print("| sparsity | " + " | ".join(f"{one}, {how}" for one in METHODS for how in ("one shot", "fine-tuned")) + " |")
-    print("|---" * (1 + 2 * len(METHODS)) + "|")
+    print(
+        "| sparsity | "
+        + " | ".join(f"{one}, {how}" for one in asked.methods for how in ("one shot", "fine-tuned"))
+        + " |"
+    )
+    print("|---" * (1 + 2 * len(asked.methods)) + "|")
     for share in SHARES:
-        cells = [spread(curves[one, how, share]) for one in METHODS for how in ("one shot", "fine-tuned")]
+        cells = [spread(curves[one, how, share]) for one in asked.methods for how in ("one shot", "fine-tuned")]
         print(f"| {share:.0%} | " + " | ".join(cells) + " |")
     print("| method | sparsity | parameters | multiply-adds | file bytes | compressed | speed-up | interval |")
     print("|---" * 8 + "|")

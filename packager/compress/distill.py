@@ -191,9 +191,11 @@ def _loss(
     plain = named_loss(how.labels)
 
     def loss(outputs: Any, labels: Any, inputs: tuple[Any, ...]) -> Any:
-        teacher.to(inputs[0].device)
-        with torch.no_grad():
-            taught = first_tensor(teacher(*inputs))
+        taught = None
+        if how.response is not None or how.features or how.relations:
+            teacher.to(inputs[0].device)
+            with torch.no_grad():
+                taught = first_tensor(teacher(*inputs))
         found = first_tensor(outputs)
         share = 0.0 if how.response is None else how.response.alpha
         total = found.new_zeros(())

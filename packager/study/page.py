@@ -68,7 +68,8 @@ def _row(one: Compared) -> str:
     kind = "failed" if one.row.error else "worth" if one.worth else ""
     note = f'<div class="small">{escape(one.row.note)}</div>' if one.row.note else ""
     middle = "".join(f'<td class="n">{escape(cell)}' for cell in cells(one))
-    return f'<tr class="{kind}"><td>{escape(one.row.label)}{note}<td>{escape(one.row.runtime)}{middle}<td>{escape(one.verdict)}'
+    head = f'<tr class="{kind}"><td>{escape(one.row.label)}{note}<td>{escape(one.row.runtime)}'
+    return f"{head}{middle}<td>{escape(one.verdict)}"
 
 
 def _chart(rows: list[Compared]) -> str:

@@ -76,7 +76,7 @@ class Study:
 
 
 def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _: None) -> Study:
-    """Tries everything. Raises UsageError for a bad request, and whatever stops the original itself; else failures are rows."""
+    """Tries everything. Raises UsageError for a bad request, and what stops the original itself; other failures are rows."""
     profile = load_profile(options.target)
     source = pipeline.find_source(options.model)
     progress("reading the model")

@@ -38,12 +38,11 @@ def prune_onnx(source: Path, result: Path, share: float, *, whole_network: bool 
     return zeros / every.size
 
 
-def _threshold(sizes: Any, share: float) -> float:
+def _threshold(sizes: Any, share: float) -> Any:
     import numpy as np
 
     last = max(0, round(share * sizes.size) - 1)
-    bound: float = np.partition(sizes, last)[last].item()
-    return bound
+    return np.partition(sizes, last)[last]
 
 
 def _weights(model: Any) -> dict[str, Any]:
