@@ -40,6 +40,11 @@ if TYPE_CHECKING:
     "--eval", "data", metavar="DATA.npz", help="Labelled samples: scored on the device's kernels and on the host's."
 )
 @click.option("--metric", help="top1, top5, mse, cosine or FILE.py:score [top1].")
+@click.option(
+    "--lock-clocks",
+    is_flag=True,
+    help="A Jetson's clocks at their highest while measuring (jetson_clocks, needs root), given back afterwards.",
+)
 @json_option
 def command(
     bundle: str, devices: tuple[str, ...], data: str | None, metric: str | None, *, as_json: bool, **options: Any
