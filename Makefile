@@ -10,7 +10,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-device clean openssh
+.PHONY: help demo check test test-device clean openssh servers
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -37,7 +37,7 @@ check: $(VENV)/.edgepack-dev
 	@echo "layers"; $(BIN)/lint-imports --no-logo --config .importlinter > $(VENV)/layers.log \
 		|| { cat $(VENV)/layers.log; exit 1; }
 
-test: $(VENV)/.edgepack-dev $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS))) openssh
+test: $(VENV)/.edgepack-dev $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS))) openssh servers
 	@$(PYTEST) -m "not device"
 
 test-device: $(VENV)/.edgepack-dev openssh
@@ -77,3 +77,11 @@ openssh:
 		echo "installing openssh-server"; \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; \
 	else echo "the tests over SSH will be skipped; to run them: sudo apt-get install openssh-server" >&2; fi
+
+# The tests of the results start a PostgreSQL server and open pages in chromium; without them they are skipped, and say so.
+servers:
+	@if command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "installing postgresql and chromium"; \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql chromium >/dev/null; \
+	else echo "some tests of results will be skipped; to run them: sudo apt-get install postgresql chromium" >&2; fi

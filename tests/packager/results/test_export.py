@@ -57,6 +57,7 @@ def test_a_missing_extra_is_named(monkeypatch):
     import sys
 
     for name, kind, extra in (("mlflow", "mlflow", "mlflow"), ("pyarrow", "parquet", "export")):
-        monkeypatch.setitem(sys.modules, name, None)
+        for loaded in [name, *(one for one in sys.modules if one.startswith(f"{name}."))]:
+            monkeypatch.setitem(sys.modules, loaded, None)
         with pytest.raises(UsageError, match=f"extra `{extra}`"):
             export(RUNS, kind, "x")
