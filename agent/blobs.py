@@ -102,6 +102,10 @@ class Blobs:
         write_file(part, raw)
         os.replace(str(part), str(place))
 
+    def indexed(self) -> int:
+        """How many files have a chunk index."""
+        return sum(1 for _ in self.folder.glob("*" + INDEX))
+
     def chunks(self) -> Iterator[Tuple[bytes, Tuple[str, int, int]]]:
         """Every chunk that the indexes know, and where it lies: file, offset, length. Whoever reads it checks its sha256."""
         for index in sorted(self.folder.glob("*" + INDEX)):
