@@ -91,8 +91,11 @@ class Blobs:
         """A file that has been checked becomes a blob, too."""
         blob = self.path(sha256)
         os.chmod(str(path), READ_ONLY)
-        if not blob.exists():
+        if not self.sound(sha256):
             link(path, blob)
+            return
+        path.unlink()  # the same bytes, once
+        link(blob, path)
 
     def set_index(self, sha256: str, size: int, raw: bytes) -> None:
         """Keeps the file's chunk index. Raises IntegrityError when it is of another file."""
