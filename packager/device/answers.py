@@ -35,6 +35,8 @@ class Answer:
             what = f"the device sent what is not the agent's protocol: {short(raw)}"
             raise DeviceError(what, fix=_FIX, code="protocol") from error
         kind = document.get("type") if isinstance(document, dict) else None
+        if not isinstance(kind, str):
+            raise DeviceError(f"the device sent an unknown line: {short(raw)}", fix=_FIX, code="protocol")
         if kind == "progress":
             self._progress(printable(str(document.get("message", ""))[:_MAX_MESSAGE].encode()))
         elif kind in {"result", "error"}:

@@ -86,6 +86,7 @@ class Fleet:
         self._done: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
         self._stop = threading.Event()
         self._running = _Running()
+        self._looked = 0.0
 
     def run(self, names: Iterable[str]) -> Iterator[Outcome]:
         """The outcomes as they come. When the reader stops, or Ctrl-C is pressed, every device is told to end."""
@@ -109,11 +110,15 @@ class Fleet:
 
     def _next(self) -> Outcome:
         while True:
+            # Looked at whether or not others answer meanwhile: a busy fleet is no reason to wait for one that hangs.
+            now = time.monotonic()
+            if self._limits.deadline is not None and now - self._looked >= _LOOK:
+                self._looked = now
+                self._running.interrupt(self._limits.deadline)
             try:
                 return self._done.get(timeout=_LOOK)
             except queue.Empty:
-                if self._limits.deadline is not None:
-                    self._running.interrupt(self._limits.deadline)
+                continue
 
     def _work(self) -> None:
         while not self._stop.is_set():

@@ -74,6 +74,11 @@ def test_an_answer_nested_too_deep():
         ours(codec.loads, Manifest, b"[" * depth + b"]" * depth)
 
 
+def test_a_line_whose_type_is_no_text():  # found by atheris
+    for line in (b'{"type": {}}', b'{"type": [1]}', b"{}", b"[]", b"1"):
+        assert ours(Answer(lambda _: None).line, line) is None
+
+
 @QUICK
 @given(st.binary(max_size=400))
 def test_bytes_as_a_signature(raw):
