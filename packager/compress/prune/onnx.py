@@ -35,7 +35,7 @@ def prune_onnx(source: Path, result: Path, share: float, *, whole_network: bool 
         zeros += int((array == 0).sum())
         weights[name].CopyFrom(numpy_helper.from_array(array, name))
     save_model(model, result)
-    return zeros / every.size
+    return float(zeros / every.size)
 
 
 def _threshold(sizes: Any, share: float) -> Any:
