@@ -191,7 +191,7 @@ def _loss(
     plain = named_loss(how.labels)
 
     def loss(outputs: Any, labels: Any, inputs: tuple[Any, ...]) -> Any:
-        taught = None
+        taught: Any = None
         if how.response is not None or how.features or how.relations:
             teacher.to(inputs[0].device)
             with torch.no_grad():
