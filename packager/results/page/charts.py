@@ -10,6 +10,7 @@ _WIDTH, _HEIGHT = 400, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 _BINS = 60
 _COLUMNS = 120
+_TAIL = 5.0
 
 
 def number(value: float | None) -> str:
@@ -92,15 +93,19 @@ def histogram(samples: Sequence[float], marks: Sequence[tuple[str, float | None]
     ordered = sorted(samples)
     low, top = ordered[0], max([value for _, value in known] or [ordered[-1]])
     high = min(ordered[-1], top + 0.15 * (top - low)) if top > low else ordered[-1]
-    x = Axis(low, high, _LEFT, _WIDTH - _RIGHT)
+    log = low > 0 and high > _TAIL * low  # a long tail would leave one bar for all the rest
+    x = Axis(low, high, _LEFT, _WIDTH - _RIGHT, log=log)
     counts = [0] * _BINS
     for value in samples:
         if value <= x.high:
-            counts[min(_BINS - 1, int((value - x.low) / (x.high - x.low) * _BINS))] += 1
+            counts[min(_BINS - 1, int((x(value) - x.start) / (x.end - x.start) * _BINS))] += 1
     y = Axis(0, max(counts), _HEIGHT - _BOTTOM, _TOP + 14)
     wide = (x.end - x.start) / _BINS
     steps = "".join(f"V{y(count)}h{wide:.2f}" for count in counts)
-    body = frame(x, y, unit, "inferences") + f'<path class="a" d="M{x.start} {y.start}{steps}V{y.start}Z"/>'
+    body = (
+        frame(x, y, unit + ", log scale" * log, "inferences")
+        + f'<path class="a" d="M{x.start} {y.start}{steps}V{y.start}Z"/>'
+    )
     for index, (name, value) in enumerate(known):
         at = x(value)
         body += f'<path class="m" d="M{at} {_TOP + 12}V{y.start}"/>'
