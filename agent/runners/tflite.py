@@ -201,10 +201,17 @@ def _check_options(options: Dict[str, Any]) -> None:
             raise ContractError("unknown resolver %r" % value, expected="one of: %s" % ", ".join(_RESOLVERS))
 
 
+def _numpy_major() -> int:
+    from importlib import metadata
+
+    return int(metadata.version("numpy").partition(".")[0])
+
+
 def _load_failed(path: str, version: str, module: str, error: BaseException) -> DeviceError:
     told: Optional[str] = str(error)
     fix = "build for this runtime version, or install a newer ai-edge-litert on the device"
-    if "_ARRAY_API" in (told or ""):
+    # With numpy 2 it imports, then fails here with words that do not name numpy.
+    if "_ARRAY_API" in (told or "") or (module == "tflite_runtime" and _numpy_major() >= 2):  # noqa: PLR2004
         fix = "tflite-runtime was compiled for numpy 1: pip install 'numpy<2' in its environment, or use ai-edge-litert"
     return DeviceError(
         "%s %s does not load the model: %s" % (module, version, (told or repr(error))[:600]),

@@ -9,8 +9,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from agent.contract import archive
 from agent.contract.errors import DeviceError, TransientDeviceError, UsageError
@@ -24,6 +25,7 @@ _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _FOLDER = "/data/local/tmp/edgepack"
 _DEADLINE = 600.0
 _ROUNDS = 3
+_FLAGS = {"threads": "num_threads", "runs": "num_runs", "seconds": "min_secs"}
 _COUNT = re.compile(r"count=(\d+)\b.*\bavg=([0-9.e+]+)")
 _TIMINGS = re.compile(r"Init: ([0-9.e+]+), First inference: ([0-9.e+]+), Warmup \(avg\): ([0-9.e+]+)")
 _MEMORY = re.compile(r"overall=([0-9.e+]+)")
@@ -41,12 +43,17 @@ class Timing:
     memory_bytes: int | None
 
 
-def bench_over_adb(address: str, bundle: str | Path, benchmark_model: str, progress: Callable[[str], None]) -> Report:
-    """The report of a phone. `address` is "adb:SERIAL", `benchmark_model` the path of the Android binary on the host.
+def bench_over_adb(
+    address: str, bundle: str | Path, benchmark_model: str, options: Mapping[str, Any], progress: Callable[[str], None]
+) -> Report:
+    """The report of a phone. `address` is "adb:SERIAL", `benchmark_model` the path of the Android binary on the host;
+    of bench's `options` it has threads, runs, seconds and rounds.
 
     Raises UsageError without the binary or for a bad serial, DeviceError (exit code 4) for a phone that is not there,
     TransientDeviceError when it goes away.
     """
+    if options.get("provider") or options.get("lock_clocks"):
+        raise UsageError("over adb there is no --provider and no --lock-clocks", where=address, code="adb-options")
     phone = Phone(address.removeprefix(PREFIX))
     started = time.time()
     with archive.BundleReader(bundle) as reader, tempfile.TemporaryDirectory(prefix="edgepack-adb-") as folder:
@@ -62,13 +69,14 @@ def bench_over_adb(address: str, bundle: str | Path, benchmark_model: str, progr
         phone.adb("push", str(model), f"{there}/model.tflite")
         phone.adb("push", benchmark_model, f"{there}/benchmark_model")
         phone.shell("chmod", "755", f"{there}/benchmark_model")
-    timings = []
-    for number in range(_ROUNDS):
-        progress(f"round {number + 1} of {_ROUNDS}")
-        talk = phone.shell(f"{there}/benchmark_model", f"--graph={there}/model.tflite", deadline=_DEADLINE)
+    timings, rounds = [], int(options.get("rounds", _ROUNDS))
+    flags = [f"--{flag}={options[key]}" for key, flag in _FLAGS.items() if options.get(key)]
+    for number in range(rounds):
+        progress(f"round {number + 1} of {rounds}")
+        talk = phone.shell(f"{there}/benchmark_model", f"--graph={there}/model.tflite", *flags)
         timings.append(parse_benchmark(talk))
     phone.shell("rm", "-r", there)
-    return _report(phone, address, (manifest, digest), timings, started)
+    return _report(phone, address, (manifest, digest), timings, started, int(options.get("threads", 0)))
 
 
 def _check(manifest: Manifest, benchmark_model: str) -> None:
@@ -175,7 +183,14 @@ def parse_benchmark(talk: str) -> Timing:
     )
 
 
-def _report(phone: Phone, address: str, bundle: tuple[Manifest, str], timings: list[Timing], started: float) -> Report:
+def _report(
+    phone: Phone,
+    address: str,
+    bundle: tuple[Manifest, str],
+    timings: list[Timing],
+    started: float,
+    threads: int,
+) -> Report:
     manifest, digest = bundle
     facts = _facts(phone, address)
     hardware = phone.shell("getprop", "ro.hardware").strip()
@@ -186,7 +201,7 @@ def _report(phone: Phone, address: str, bundle: tuple[Manifest, str], timings: l
         name=manifest.name,
         target=manifest.target,
         recipe=str(manifest.recipe.get("name", "")),
-        runtime=RuntimeUsed(name="benchmark_model", version="as supplied", provider="its default", threads=0),
+        runtime=RuntimeUsed(name="benchmark_model", version="as supplied", provider="its default", threads=threads),
         parity=None,
         rounds=[_round(one) for one in timings],
         facts=facts,

@@ -177,7 +177,7 @@ class Device:
         if self.entry.kind == inventory.ADB:
             from packager.device.adb import bench_over_adb
 
-            return bench_over_adb(self.address, bundle, benchmark_model, self.progress)
+            return bench_over_adb(self.address, bundle, benchmark_model, options, self.progress)
         if benchmark_model:
             raise UsageError("benchmark_model measures phones over adb", where=self.address, expected="adb:SERIAL")
         if self.entry.kind == inventory.MCU:
