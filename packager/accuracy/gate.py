@@ -89,6 +89,8 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
     """`ready` lowered by `target`, within the budget. Raises BudgetError (exit code 6) where that cannot be had."""
     subject = Subject(original, ready, target, job)
     if gate is None:
+        # What was prepared for the quantiser serves the counting of layers too.
+        subject.job = job = dataclasses.replace(job, cache=job.cache or job.workdir)
         lowered = target.lower(ready, job)
         return Passed(lowered, job, _share(subject, lowered, job), ())
     job.progress(f"scoring the original on {len(gate.data)} samples")
@@ -97,7 +99,7 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
     outcome = None
     if searched:
         outcome, job = _search(subject, gate, before)
-    lowered = target.lower(ready, dataclasses.replace(job, recipe=job.recipe))
+    lowered = target.lower(ready, job)
     return _judge(subject, gate, before, lowered, job, outcome)
 
 
@@ -193,6 +195,10 @@ def _share(subject: Subject, lowered: Artifact, job: Lowering) -> dict[str, Any]
     target = subject.target
     if not isinstance(target, Tunable) or not job.recipe.precision.startswith("int8") or subject.ready.quantized:
         return {}
+    if job.calibration is None and any(
+        not isinstance(size, int) for spec in subject.ready.inputs for size in spec.shape[1:]
+    ):
+        return {}  # free shapes, and no sample that tells how large they are
     layers = target.layers(subject.ready, job)
     return {"int8_share": share_of(layers, target.int8_layers(lowered, layers)).document()}
 

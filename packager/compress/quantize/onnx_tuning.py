@@ -6,33 +6,44 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.contract.errors import UsageError
+from packager.calibration import random_data
 from packager.compress.onnx_layers import Layer, layers_of
 from packager.compress.quantize.onnx_static import COMPUTE, prepared_graph
+from packager.onnx_model import model_inputs
+from packager.shapes import apply_shapes
 
 if TYPE_CHECKING:
+    from agent.contract.manifest import TensorSpec
     from packager.protocols import Lowering
     from packager.recipe import Recipe
 
 
 def quantised_layers(source: Path, job: Lowering) -> list[Layer]:
-    """The layers of the graph as the quantiser sees it: folded, every node named. Raises UsageError without data."""
-    if job.calibration is None:
-        raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
+    """The layers of the graph as the quantiser sees it: folded, every node named; sized by one sample."""
     model = prepared_graph(source, job.workdir / "layers.onnx", job.cache)
     wanted = job.recipe.operators or COMPUTE
-    rows = layers_of(model, next(job.calibration.feeds(1)))
+    data = job.calibration or random_data(_sized(model, job), {}, 1)
+    rows = layers_of(model, next(data.feeds(1)))
     return [row for row in rows if row.operator in wanted]
+
+
+def _sized(model: Any, job: Lowering) -> list[TensorSpec]:
+    """The inputs with every free dimension 1: the shares of layers hardly depend on it."""
+    known = apply_shapes(job.shapes, model_inputs(model))
+    return [
+        dataclasses.replace(spec, shape=[size if isinstance(size, int) else 1 for size in spec.shape]) for spec in known
+    ]
 
 
 def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     """The changes that leave every layer in INT8, by their cost; those that the recipe has already left out."""
     rows: list[tuple[str, dict[str, Any]]] = [
-        ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
+        ("per channel", {"per_channel": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
-        ("clipped ranges (entropy)", {"method": "entropy"}),
         ("cross-layer equalisation", {"equalize": True}),
         ("bias correction", {"bias_correction": True}),
-        ("per channel", {"per_channel": True}),
+        # onnxruntime's histograms hold every activation of every sample: the dearest by far.
+        ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
+        ("clipped ranges (entropy)", {"method": "entropy"}),
     ]
     return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]
