@@ -11,6 +11,10 @@ import secrets
 import tokenize
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Read before anything else on the device; must parse on any Python 3, to say which version is needed.
 _MAIN = b"""import sys
@@ -70,23 +74,42 @@ def _sources() -> dict[str, bytes]:
 
 
 def _bare(source: str) -> bytes:
-    """The module without its comments and docstrings, every line where it was: tracebacks of a device name lines of ours.
+    """The module without its comments, docstrings and the annotations of its functions (which nobody evaluates; those of
+    dataclasses stay), every line where it was: tracebacks of a device name lines of ours.
 
     It is sent to each device and read at each start, and more than a third of it is words.
     """
-    lines = source.splitlines(keepends=True)
+    lines = [line.encode("utf-8") for line in source.splitlines(keepends=True)]
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
-            lines[row - 1] = lines[row - 1][:column].rstrip() + "\n"
-    for node in ast.walk(ast.parse(source)):
+            before = token.line[:column].rstrip()
+            lines[row - 1] = before.encode("utf-8") + b"\n"
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             words = node.body[0]
             indent = lines[words.lineno - 1][: words.col_offset]
             for row in range(words.lineno, (words.end_lineno or words.lineno) + 1):
-                lines[row - 1] = "\n"
-            lines[words.lineno - 1] = f'{indent}""\n'
-    return "".join(lines).encode("utf-8")
+                lines[row - 1] = b"\n"
+            lines[words.lineno - 1] = indent + b'""\n'
+    # From the back, so that what comes before keeps its place.
+    for start, end in sorted(_annotations(tree), reverse=True):
+        if start[0] == end[0]:  # one over several lines stays
+            line = lines[start[0] - 1]
+            head = line[: start[1]].rstrip()
+            lines[start[0] - 1] = head.removesuffix(b"->").rstrip().removesuffix(b":") + line[end[1] :]
+    return b"".join(lines)
+
+
+def _annotations(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """Where annotations of parameters and results stand: line and byte of their begin and end."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef):
+            every = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
+            for found in [node.returns, *(one.annotation for one in every if one is not None)]:
+                if found is not None:
+                    yield (found.lineno, found.col_offset), (found.end_lineno or 0, found.end_col_offset or 0)
 
 
 def agent_name() -> str:
