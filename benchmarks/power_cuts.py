@@ -39,18 +39,19 @@ def small_bundles(folder):
     return made, [digest_of(path) for path in made]
 
 
-def act(moment, bundle, digest, other):
-    """Puts the slot at `other`, with `bundle` still to come, then does what is to be cut."""
+def act(moment, bundle, digest):
+    """Does what is to be cut."""
     with Device("cut") as device:
         if moment == "push":
             device.push(bundle, PushOptions(slot="vision", patience=0))
         elif moment == "activate":
-            device.activate("vision", digest)
+            device.session.call(
+                "activate", {"slot": "vision", "digest": digest}
+            )  # not waiting for the device to return
         elif moment == "rollback":
-            device.rollback("vision")
+            device.session.call("rollback", {"slot": "vision"})
         else:
             device.prune(0)
-    del other
 
 
 def prepare(moment, bundles, digests):
@@ -59,8 +60,7 @@ def prepare(moment, bundles, digests):
         device.push(bundles[0], PushOptions(slot="vision"))
         if moment == "push":
             device.activate("vision", digests[0])
-            slot = device.push(bundles[0], PushOptions(slot="other", activate=False))
-            del slot
+            device.prune(0)
         elif moment in {"activate", "prune"}:
             device.push(bundles[1])
             device.activate("vision", digests[0])
@@ -76,7 +76,7 @@ def one(device, moment, bundles, digests, seconds):
 
     def work():
         with contextlib.suppress(EdgepackError):
-            act(moment, bundles[1], digests[1], digests[0])
+            act(moment, bundles[1], digests[1])
             done.set()
 
     thread = threading.Thread(target=work)
@@ -124,7 +124,7 @@ def main():
                 if moment not in longest:
                     prepare(moment, bundles, digests)
                     began = time.monotonic()
-                    act(moment, bundles[1], digests[1], digests[0])
+                    act(moment, bundles[1], digests[1])
                     longest[moment] = time.monotonic() - began
                 fault, cut = one(device, moment, bundles, digests, chance.uniform(0, longest[moment]))
                 counts[moment] += 1
@@ -138,7 +138,9 @@ def main():
     for moment in MOMENTS:
         bad = sum(fault.startswith(moment) for fault in faults)
         machine.row(moment, counts[moment], in_time[moment], counts[moment] - bad)
-    print(f"\n{machine.load()} at the end\n{'target met' if not faults else 'TARGET MISSED'}")
+    print(
+        f"\n{machine.load()} at the end\n{'TARGET MISSED' if faults else 'target met' if sum(counts.values()) >= chosen.cuts else 'no fault, but cut short'}"
+    )
 
 
 def python_for_device(folder):
