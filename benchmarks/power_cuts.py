@@ -138,9 +138,8 @@ def main():
     for moment in MOMENTS:
         bad = sum(fault.startswith(moment) for fault in faults)
         machine.row(moment, counts[moment], in_time[moment], counts[moment] - bad)
-    print(
-        f"\n{machine.load()} at the end\n{'TARGET MISSED' if faults else 'target met' if sum(counts.values()) >= chosen.cuts else 'no fault, but cut short'}"
-    )
+    whole = "target met" if sum(counts.values()) >= chosen.cuts else "no fault, but cut short: no verdict"
+    print(f"\n{machine.load()} at the end\n{'TARGET MISSED' if faults else whole}")
 
 
 def python_for_device(folder):
