@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -214,7 +215,10 @@ def half_written(root):
     left = [
         str(path) for path in root.rglob("*") if path.name.endswith(".part") or path.name.startswith((".part", ".gone"))
     ]
-    return left + [str(path) for path in (root / "incoming").glob("*")]
+    # What has arrived of a file (its sha256 and .part) is kept on purpose: the next push goes on from there.
+    left = [path for path in left if not re.fullmatch(r"[0-9a-f]{64}\.part", Path(path).name)]
+    incoming = (root / "incoming").glob("*")
+    return left + [str(path) for path in incoming if not re.fullmatch(r"[0-9a-f]{64}\.part", path.name)]
 
 
 def commands_of(pid):

@@ -29,7 +29,7 @@ def test_push_then_already_there(board, edgepack, bundle):
     device = board("kitchen")
     (first,) = edgepack.json("push", bundle, "kitchen")["pushed"]
     assert (first["device"], first["bundle"], first["already_there"]) == ("kitchen", digest_of(bundle), False)
-    assert first["bytes_sent"] == bundle.stat().st_size
+    assert 0 < first["bytes_sent"] <= bundle.stat().st_size
     (second,) = edgepack.json("push", bundle, "kitchen")["pushed"]
     assert (second["bundle"], second["already_there"], second["bytes_sent"]) == (first["bundle"], True, 0)
     assert (device.root / "bundles" / digest_of(bundle)[7:] / "manifest.json").exists()
