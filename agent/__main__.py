@@ -15,6 +15,11 @@ from agent.wire import INTERRUPTED, Wire, read_document, watch_for_cancel
 
 
 def main() -> int:
+    """A job from standard input, or `run` for people and scripts on the device."""
+    return _run_once() if sys.argv[1:2] == ["run"] else _job()
+
+
+def _job() -> int:
     """Runs one job; the exit status is the error's, 0 for a result."""
     wire = Wire()
     if sys.argv[1:2] == ["_child"]:
@@ -39,6 +44,12 @@ def main() -> int:
             EdgepackError("the agent failed: %r" % error, where=text, fix="please report this", code="agent-bug")
         )
         return EdgepackError.exit_code
+
+
+def _run_once() -> int:
+    from agent import client
+
+    return client.run_once(sys.argv[2:])
 
 
 def _serve(wire: Wire) -> int:

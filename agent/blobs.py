@@ -91,8 +91,11 @@ class Blobs:
         """A file that has been checked becomes a blob, too."""
         blob = self.path(sha256)
         os.chmod(str(path), READ_ONLY)
-        if not blob.exists():
+        if not self.sound(sha256):
             link(path, blob)
+            return
+        path.unlink()  # the same bytes, once
+        link(blob, path)
 
     def set_index(self, sha256: str, size: int, raw: bytes) -> None:
         """Keeps the file's chunk index. Raises IntegrityError when it is of another file."""
@@ -101,6 +104,10 @@ class Blobs:
         part = self.incoming / (place.name + PART)
         write_file(part, raw)
         os.replace(str(part), str(place))
+
+    def indexed(self) -> int:
+        """How many files have a chunk index."""
+        return sum(1 for _ in self.folder.glob("*" + INDEX))
 
     def chunks(self) -> Iterator[Tuple[bytes, Tuple[str, int, int]]]:
         """Every chunk that the indexes know, and where it lies: file, offset, length. Whoever reads it checks its sha256."""

@@ -52,6 +52,7 @@ class BundleReader:
             raise self._broken("not a whole bundle: %s" % error, "truncated or not a bundle") from error
         try:
             raw = self._read_manifest()
+            self.manifest_bytes = raw
             self.digest = manifest_digest(raw)
             self.manifest: Manifest = parse_manifest(raw, source="%s in %s" % (MANIFEST_NAME, self.path.name))
             self._check_structure()
@@ -75,9 +76,9 @@ class BundleReader:
         """A file's bytes, checked against the manifest."""
         return b"".join(self._chunks(name))
 
-    def verify(self) -> None:
-        """Reads every file and checks its size and sha256."""
-        for name in self.manifest.files:
+    def verify(self, names: Optional[Iterable[str]] = None) -> None:
+        """Reads every file (or those named) and checks its size and sha256."""
+        for name in self.manifest.files if names is None else names:
             for _ in self._chunks(name):
                 pass
 

@@ -41,6 +41,7 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
         "bundle": digest,
         "whole": whole,
         "missing": codec.encode(missing),
+        "indexed": store.blobs.indexed(),
         "slot": codec.encode(Slots(store).get(slot)) if slot else None,
         "free_bytes": shutil.disk_usage(str(store.root)).free,
     }

@@ -139,7 +139,7 @@ def list_bundles(device: str, *, as_json: bool) -> None:
         print_json(rows)
         return
     table(
-        ["bundle", "name", "target", "runtime", "size"],
+        ["bundle", "name", "target", "runtime", "size", "slots"],
         [
             [
                 r["digest"][:19],
@@ -147,6 +147,7 @@ def list_bundles(device: str, *, as_json: bool) -> None:
                 r.get("target", ""),
                 r.get("runtime", ""),
                 mb(r.get("size_bytes")),
+                ", ".join(r.get("slots", [])),
             ]
             for r in rows
         ],
@@ -160,23 +161,15 @@ def list_bundles(device: str, *, as_json: bool) -> None:
 @json_option
 def remove_bundle(device: str, digest: str, *, as_json: bool) -> None:
     """Delete a bundle from DEVICE: DIGEST is its sha256:... or the beginning of it."""
-    from agent.contract.errors import DeviceError
     from packager.device.device import Device
 
     with Device(device) as connected:
-        known = [row["digest"] for row in connected.bundles()]
-        prefix = digest if digest.startswith("sha256:") else f"sha256:{digest}"
-        found = [one for one in known if one.startswith(prefix)]
-        if len(found) != 1:
-            what = "more than one bundle begins" if found else "no bundle begins"
-            raise DeviceError(
-                f"{what} with {digest!r}", where=device, expected=f"one of: {', '.join(known) or 'none is there'}"
-            )
-        freed = connected.remove(found[0])
+        found = connected.full_digest(digest)
+        freed = connected.remove(found)
     if as_json:
-        print_json({"digest": found[0], "freed_bytes": freed})
+        print_json({"digest": found, "freed_bytes": freed})
     else:
-        click.echo(f"{device}: {found[0][:19]} removed, {mb(freed)} freed")
+        click.echo(f"{device}: {found[:19]} removed, {mb(freed)} freed")
 
 
 def _more_verbs() -> None:

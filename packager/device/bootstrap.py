@@ -129,6 +129,16 @@ sys.stdout.write(json.dumps({"python": list(sys.version_info[:3]), "executable":
     "home": os.path.expanduser("~"), "paths": dict((path, look(path)) for path in sys.argv[1:])}) + "\n")
 """
 
+# Arguments: the agent's path, a verb. Becomes the agent where it is there, and else says that it is not: one command instead
+# of two, since each costs a round trip and the start of an interpreter.
+LAUNCH = r"""
+import os, sys
+path = os.path.abspath(os.path.expanduser(sys.argv[1]))
+if sys.version_info >= (3, 8) and sys.executable and os.path.exists(path):
+    os.execv(sys.executable, [sys.executable, "-I", path] + sys.argv[2:])
+sys.stdout.write('{"type": "absent"}\n')
+"""
+
 _MAX_TEXT = 2000
 _SHELL_NOT_FOUND = 127
 _SHELL_NOT_EXECUTABLE = 126

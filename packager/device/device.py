@@ -1,9 +1,8 @@
-"""A device, as Python calls: push, check, bench, doctor, list, remove."""
+"""A device, as Python calls: push, activate, roll back, check, bench, doctor, list, remove."""
 
 from __future__ import annotations
 
 import dataclasses
-import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,11 +13,12 @@ from agent.contract.facts import DoctorReport
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.report import Emulation, Parity, Report
+from agent.contract.slot import Slot, check_slot_name
 from packager.device import inventory
 from packager.device.answers import decoded, part
+from packager.device.push import Push, PushOptions
 from packager.device.runtime_packages import PACKAGES
 from packager.device.session import IDLE_SECONDS, AgentSession, Progress, Reconnect, _silent
-from packager.device.vouching import deliver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,40 +104,61 @@ class Device:
         result = self.session.call("doctor", {"host_unix": time.time()}, self.progress)
         return decoded(DoctorReport, result, self.address)
 
-    def push(self, bundle: str | Path, sent: Callable[[int], None] | None = None) -> dict[str, Any]:
-        """Brings the bundle to the device, if it is not there. `sent` is told the number of bytes as they go.
+    def push(
+        self, bundle: str | Path, options: PushOptions | None = None, sent: Callable[[int], None] | None = None
+    ) -> dict[str, Any]:
+        """Brings what the device lacks of the bundle, and activates it in a slot if `options` name one. `sent` is told the
+        number of bytes as they go.
 
-        Returns digest, name, `bytes_sent`, `already_there`, `seconds`, findings. Raises IntegrityError for a bundle that
-        is not whole, before anything is sent.
+        Returns device, bundle, name, `bytes_sent`, `bytes_already_there`, `already_there` (all of it), `activated` (what
+        the activation said, or None), `seconds`, findings. Raises IntegrityError for a bundle that is not whole, before
+        anything of it is sent, and BudgetError when it does not compute there what the original computed.
         """
-        start = time.monotonic()
-        path = Path(bundle)
-        with archive.BundleReader(path) as reader:
-            reader.verify()
-            digest, name = reader.digest, reader.manifest.name
-            signed = reader
-        size = path.stat().st_size
-        hello = self.hello()
-        here = digest in hello["bundles"]
-        findings: list[Finding] = []
-        if not here:
-            session = self.session
-            file = f"{digest[7:23]}-{secrets.token_hex(8)}.edgepack"
-            self.progress(f"sending {size / 1e6:.1f} MB")
-            session.transport.put(path, f"{hello['root']}/incoming/{file}", progress=sent)
-            result = session.call("install", {"file": file, "digest": digest}, self.progress)
-            findings = decoded(list[Finding], part(result, "findings", list, self.address), self.address)
-        if here:
-            deliver(self, signed)
-        return {
-            "device": self.address,
-            "bundle": digest,
-            "name": name,
-            "bytes_sent": 0 if here else size,
-            "already_there": here,
-            "seconds": time.monotonic() - start,
-            "findings": codec.encode(findings),
-        }
+        return Push(self, bundle, options or PushOptions(), sent).run()
+
+    def activate(self, slot: str, digest: str = "") -> dict[str, Any]:
+        """Makes a bundle that is there (or "": that was staged for it) the slot's current one, if it passes every check on the
+        device. Returns slot, `replaced`, `path`, `checks`, findings. A lost link is no matter: the device says later what
+        became of it.
+        """
+        return self._switch("activate", {"slot": check_slot_name(slot), "digest": digest})
+
+    def rollback(self, slot: str) -> dict[str, Any]:
+        """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does."""
+        return self._switch("rollback", {"slot": check_slot_name(slot)})
+
+    def _switch(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        again = Reconnect(lambda: inventory.open_transport(self.entry))
+        job, done = self.session.call_surely(verb, arguments, self.progress, again)
+        self._delivered.append(job)
+        decoded(Slot, part(done, "slot", dict, self.address), self.address)
+        part(done, "checks", list, self.address)
+        part(done, "path", str, self.address)
+        return dict(done)
+
+    def prune(self, keep: int) -> dict[str, Any]:
+        """Deletes all bundles but those that slots hold and the `keep` used last besides: removed, kept, `freed_bytes`."""
+        done = self.session.call("prune", {"keep": keep}, self.progress)
+        part(done, "removed", list, self.address)
+        part(done, "freed_bytes", int, self.address)
+        return dict(done)
+
+    def quota(self, **limit: int | None) -> dict[str, Any]:
+        """`used_bytes` of edgepack's folder there, and `quota_bytes` (None: no limit), which `set=` changes."""
+        return dict(self.session.call("quota", limit))
+
+    def verify(self, slot: str = "") -> dict[str, Any]:
+        """Checks all that is stored there, or one slot's: `bundles`, each with its `error` or None, and `problems`."""
+        asked = {"slot": check_slot_name(slot) if slot else ""}
+        done = self.session.call("verify", asked, self.progress)
+        part(done, "bundles", list, self.address)
+        part(done, "problems", list, self.address)
+        return dict(done)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the device is this machine."""
+        return self.entry.kind == inventory.LOCAL
 
     def check(self, digest: str, options: CheckOptions | None = None) -> Parity | None:
         """The golden check on the device's own kernels; None when the bundle has no golden vectors."""
@@ -203,6 +224,19 @@ class Device:
         for row in rows:
             part(row, "digest", str, self.address)
         return rows
+
+    def full_digest(self, beginning: str) -> str:
+        """The digest of the one bundle there that begins so. Raises DeviceError where none does, or more than one."""
+        known = [row["digest"] for row in self.bundles()]
+        prefix = beginning if beginning.startswith("sha256:") else f"sha256:{beginning}"
+        found = [one for one in known if one.startswith(prefix)]
+        if len(found) != 1:
+            what = "more than one bundle begins" if found else "no bundle begins"
+            known_ = ", ".join(known) or "none is there"
+            raise DeviceError(
+                f"{what} with {beginning!r}", where=self.address, expected=f"one of: {known_}", code="no-bundle"
+            )
+        return str(found[0])
 
     def remove(self, digest: str) -> int:
         """Deletes a bundle there; the number of bytes freed."""

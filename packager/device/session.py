@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -16,6 +17,7 @@ from agent.contract.job import Job
 from packager.device import audit
 from packager.device.agent_zip import agent_name, agent_zip
 from packager.device.answers import Answer, part
+from packager.device.bootstrap import LAUNCH
 
 if TYPE_CHECKING:
     from packager.device.transport import Interruptible
@@ -23,7 +25,10 @@ if TYPE_CHECKING:
 IDLE_SECONDS = 60.0  # the agent sends a heartbeat every 5 s: so long a silence is a dead link or a dead device
 _CANCEL = b'{"cancel": true}\n'
 # What a verb may take in all, in seconds; far more than it does, so that no device can hold a host for ever.
-DEADLINES = {"install": 1800.0, "check": 3600.0, "bench": 3600.0, "provision": 1800.0}
+DEADLINES = {
+    **dict.fromkeys(("check", "bench", "activate", "rollback", "verify"), 3600.0),
+    **dict.fromkeys(("install", "provision", "receive"), 1800.0),
+}
 DEADLINE = 300.0
 
 Progress = Callable[[str], None]
@@ -65,19 +70,59 @@ class AgentSession:
         """The verb's result; `longer` is added to its deadline (seconds). Raises what the agent raised, DeviceError for what
         is no answer, TransientDeviceError when the link was lost.
         """
-        path = self._ensure_agent()
         name = job or new_job()
-        document = codec.encode(Job(id=name, verb=verb, root=self.root, arguments=arguments, who=audit.who()))
+        limits: Any = {"deadline": DEADLINES.get(verb, DEADLINE) + longer, "idle": self.idle, "on_interrupt": _CANCEL}
+        line = self._line(verb, name, arguments)
+        if not self._agent:
+            first = _First(Answer(progress))
+            argv = [self.python, "-I", "-c", LAUNCH, f"{self.root}/agent/{agent_name()}", verb]
+            with contextlib.suppress(_Unsure):
+                done = self.transport.run(argv, stdin=line, on_line=first.line, **limits)
+                if first.is_agent:
+                    return first.answer.value(done, self.transport.name)
         answer = Answer(progress)
+        argv = [self.python, "-I", self._ensure_agent(), verb]
+        done = self.transport.run(argv, stdin=line, on_line=answer.line, **limits)
+        return answer.value(done, self.transport.name)
+
+    def stream(
+        self,
+        verb: str,
+        arguments: dict[str, Any],
+        opened: Callable[[bytes], Any],
+        progress: Progress = _silent,
+        longer: float = 0.0,
+    ) -> Any:
+        """As `call`, for a verb that reads on after its job: `opened` is given the job's line and returns what is sent, the
+        line first.
+        """
+        with audit.recorded(self.transport.name, verb, arguments) as note:
+            result = self._stream(verb, arguments, opened, progress, longer)
+            note(result)
+        return result
+
+    def _stream(
+        self,
+        verb: str,
+        arguments: dict[str, Any],
+        opened: Callable[[bytes], Any],
+        progress: Progress,
+        longer: float,
+    ) -> Any:
+        answer = Answer(progress)
+        path = self._ensure_agent()
         done = self.transport.run(
             [self.python, "-I", path, verb],
-            stdin=json.dumps(document).encode() + b"\n",
+            stdin=opened(self._line(verb, new_job(), arguments)),
             deadline=DEADLINES.get(verb, DEADLINE) + longer,
             on_line=answer.line,
             idle=self.idle,
-            on_interrupt=_CANCEL,
         )
         return answer.value(done, self.transport.name)
+
+    def _line(self, verb: str, job: str, arguments: dict[str, Any]) -> bytes:
+        document = codec.encode(Job(id=job, verb=verb, root=self.root, arguments=arguments, who=audit.who()))
+        return json.dumps(document).encode() + b"\n"
 
     def call_surely(
         self, verb: str, arguments: dict[str, Any], progress: Progress, reconnect: Reconnect, longer: float = 0.0
@@ -138,6 +183,26 @@ class AgentSession:
                 self.transport.put(local, path)
         self._agent = path
         return path
+
+
+class _Unsure(Exception):  # noqa: N818 - no error: the longer way will say what is wrong, if anything is
+    """What answers is not the agent, or not clearly."""
+
+
+class _First:
+    """The lines of a command that is the agent, or says that there is none."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.is_agent = False
+
+    def line(self, raw: bytes) -> None:
+        """Takes a line. Raises _Unsure before anything of the agent's has come, then what Answer raises."""
+        if not self.is_agent:
+            if not raw.startswith(b'{"type": "') or raw == b'{"type": "absent"}':
+                raise _Unsure
+            self.is_agent = True
+        self.answer.line(raw)
 
 
 class Reconnect:
