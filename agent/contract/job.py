@@ -44,6 +44,7 @@ class BenchOptions:
     warmup_seconds: float = 0.5
     warmup_runs: int = 5
     wait_seconds: float = 600.0  # for whoever has the device now
+    lock_clocks: bool = False  # a Jetson's, for the time of the run
 
 
 @dataclasses.dataclass(frozen=True)

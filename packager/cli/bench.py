@@ -40,6 +40,11 @@ if TYPE_CHECKING:
 @click.option(
     "--wait", "wait_seconds", type=click.FloatRange(0, 86400), help="Wait so long (s) for whoever has the device [600]."
 )
+@click.option(
+    "--lock-clocks",
+    is_flag=True,
+    help="A Jetson's clocks at their highest while measuring (jetson_clocks, needs root), given back afterwards.",
+)
 @fleet_options
 @json_option
 def command(bundle: str, devices: tuple[str, ...], fleet: FleetOptions, *, as_json: bool, **options: Any) -> int:
