@@ -135,6 +135,8 @@ class AgentSession:
         try:
             return job, self.call(verb, arguments, progress, job, longer)
         except TransientDeviceError as lost:
+            if lost.code == "busy":  # the agent's own answer: somebody else has the device
+                raise
             progress("the link was lost: connecting again for the result")
             return job, self._fetch(job, lost, reconnect)
 
