@@ -43,7 +43,7 @@ def command(
     options = PushOptions(slot=slot, activate=not no_activate, dry_run=dry_run, repair=repair)
     work = None
     if fleet.chosen:
-        key = ["push", digest_of(bundle), slot, no_activate, dry_run]
+        key = ["push", digest_of(bundle), slot, no_activate, dry_run, repair]
         work = Work(fleet, key, _line, lambda result: result, as_json=as_json)
     with progress() as say:
         results, errors = on_each(devices, say, lambda device: device.push(bundle, options), fleet, work)

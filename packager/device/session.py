@@ -97,6 +97,19 @@ class AgentSession:
         """As `call`, for a verb that reads on after its job: `opened` is given the job's line and returns what is sent, the
         line first.
         """
+        with audit.recorded(self.transport.name, verb, arguments) as note:
+            result = self._stream(verb, arguments, opened, progress, longer)
+            note(result)
+        return result
+
+    def _stream(
+        self,
+        verb: str,
+        arguments: dict[str, Any],
+        opened: Callable[[bytes], Any],
+        progress: Progress,
+        longer: float,
+    ) -> Any:
         answer = Answer(progress)
         path = self._ensure_agent()
         with audit.recorded(self.transport.name, verb, arguments) as note:
@@ -126,6 +139,8 @@ class AgentSession:
         try:
             return job, self.call(verb, arguments, progress, job, longer)
         except TransientDeviceError as lost:
+            if lost.code == "busy":  # the agent's own answer: somebody else has the device
+                raise
             progress("the link was lost: connecting again for the result")
             return job, self._fetch(job, lost, reconnect)
 

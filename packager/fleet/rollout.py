@@ -157,11 +157,9 @@ def put(device: Device, bundle: str, slot: str) -> dict[str, Any]:
     """Pushes the bundle with its signatures and activates it, which checks it on the device: digest, signature, features,
     golden outputs. What `Device.push` tells, with `activated`.
     """
-    result = dict(device.push(bundle))
-    if result.get("activated") is None:
-        asked = {"slot": slot, "digest": result["bundle"]}
-        result["activated"] = device.session.call("activate", asked, device.progress)
-    return result
+    from packager.device.push import PushOptions
+
+    return dict(device.push(bundle, PushOptions(slot=slot)))
 
 
 def _switched(result: dict[str, Any]) -> bool:
@@ -172,4 +170,4 @@ def _switched(result: dict[str, Any]) -> bool:
 
 def undo(device: Device, slot: str) -> None:
     """The slot has the bundle again that it had before."""
-    device.session.call("rollback", {"slot": slot}, device.progress)
+    device.rollback(slot)

@@ -31,10 +31,10 @@ class Pretend:
     def progress(self, _):
         pass
 
-    def call(self, verb, *_):
+    def rollback(self, _):
         if "stuck" in self.address:
             raise DeviceError("no previous", code="no-previous")
-        Pretend.tries[self.address] = verb
+        Pretend.tries[self.address] = "rollback"
 
     def work(self):
         count = Pretend.tries[self.address] = Pretend.tries.get(self.address, 0) + 1
