@@ -103,7 +103,7 @@ def load_calibration(
         return random_data(inputs, bounds or {})
     kind, arrays = _read(text, inputs, preprocessing)
     arrays = {name: array for name, array in arrays.items() if name != _LABELS or name in {s.name for s in inputs}}
-    _check(arrays, inputs, text)
+    check_arrays(arrays, inputs, text)
     return CalibrationData(kind, arrays, tuple(inputs), preprocessing if kind == "images" else None)
 
 
@@ -131,10 +131,10 @@ def _read(text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing 
     path = Path(text)
     if path.is_dir():
         if any(path.glob("*.npy")):
-            return "folder", {file.stem: load_arrays(file) for file in sorted(path.glob("*.npy"))}
+            return "folder", {file.stem: load_numpy(file) for file in sorted(path.glob("*.npy"))}
         return "images", images.load_folder(path, inputs, preprocessing)
     if path.is_file():
-        loaded = load_arrays(path)
+        loaded = load_numpy(path)
         if not isinstance(loaded, dict):
             raise UsageError("a single array", where=text, expected="an .npz with one array per input", code="not-npz")
         return "npz", loaded
@@ -149,8 +149,8 @@ def _read(text: str, inputs: Sequence[TensorSpec], preprocessing: Preprocessing 
     )
 
 
-def load_arrays(path: Path) -> Any:
-    """The arrays of an .npz by name, or the one of an .npy; no pickles. Raises UsageError."""
+def load_numpy(path: Path) -> Any:
+    """An .npz as a dict of arrays, an .npy as one. Raises UsageError."""
     import zipfile
     import zlib
 
@@ -198,19 +198,22 @@ def _arrays(made: Any) -> dict[str, Array]:
     return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in rows[0]}
 
 
-def _check(arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str) -> None:
+def check_arrays(
+    arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str, what: str = "calibration data"
+) -> None:
+    """Raises UsageError for arrays that the model does not take: names, types, shapes, NaN, unequal numbers of samples."""
     import numpy as np
 
     known = {spec.name: spec for spec in inputs}
     for name in arrays:
         if name not in known:
-            error = unknown_name("input in the calibration data", name, known)
+            error = unknown_name(f"input in the {what}", name, known)
             error.where, error.code = where, "wrong-key"
             raise error
     for name, spec in known.items():
         if name not in arrays:
             raise UsageError(
-                f"the calibration data lacks the input {name!r}",
+                f"the {what} lacks the input {name!r}",
                 where=where,
                 expected=f"arrays named {', '.join(sorted(known))}",
                 code="missing-key",

@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.contract.errors import UsageError, unknown_name
 from packager import torch_models
-from packager.calibration import load_arrays
+from packager.calibration import load_numpy
 from packager.compress.training_data import LABELS, from_arrays
 
 METRICS = ("top1", "top5", "mse")
@@ -18,7 +18,7 @@ _BATCH = 64
 
 def module_scorer(data: str, metric: str, inputs: Sequence[str], outputs: Sequence[str]) -> Callable[[Any], float]:
     """A function from module to score. `metric` is top1, top5, mse (negated) or file.py:score. Raises UsageError."""
-    arrays = load_arrays(Path(data))
+    arrays = load_numpy(Path(data))
     if not isinstance(arrays, dict) or LABELS not in arrays:
         raise UsageError("no `labels` in the evaluation data", where=data, code="no-labels")
     from_arrays(arrays, inputs, where=data)  # names and lengths

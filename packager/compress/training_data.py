@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.contract.errors import UsageError, unknown_name
 from packager import torch_models
-from packager.calibration import load_arrays
+from packager.calibration import load_numpy
 
 LABELS = "labels"
 # The batches of one epoch: inputs as positional tensors, and labels (None where there are none).
@@ -27,7 +27,7 @@ def load_batches(text: str, inputs: Sequence[str], *, batch: int = 64, seed: int
     """
     path = Path(text)
     if path.is_file() and path.suffix == ".npz":
-        return from_arrays(load_arrays(path), inputs, batch=batch, seed=seed, where=text)
+        return from_arrays(load_numpy(path), inputs, batch=batch, seed=seed, where=text)
     halves = torch_models.split_factory(text)
     if halves is None:
         raise UsageError(

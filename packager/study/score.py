@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import UsageError, unknown_name
 from packager import torch_models
-from packager.calibration import load_arrays
+from packager.calibration import load_numpy
 from packager.compress.scoring import METRICS, plain_score
 from packager.study.row import Accuracy
 
@@ -41,7 +41,7 @@ def load_samples(data: str, metric: str | None, source: Source, artifact: Artifa
     """The set in an .npz; without labels the metric is agreement with the original. Raises UsageError."""
     import numpy as np
 
-    arrays = load_arrays(Path(data))
+    arrays = load_numpy(Path(data))
     if not isinstance(arrays, dict):
         raise UsageError("a single array", where=data, expected="an .npz with one array per input", code="not-npz")
     names = [spec.name for spec in artifact.inputs]
