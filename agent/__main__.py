@@ -49,7 +49,12 @@ def _job() -> int:
 def _run_once() -> int:
     from agent import client
 
-    return client.run_once(sys.argv[2:])
+    try:
+        client.run_once(sys.argv[2:])
+    except EdgepackError as error:
+        sys.stderr.write("agent: %s\n" % error)
+        return error.exit_code
+    return 0
 
 
 def _serve(wire: Wire) -> int:

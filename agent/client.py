@@ -109,7 +109,7 @@ class Model:
                 )
 
 
-def run_once(arguments: List[str]) -> int:
+def run_once(arguments: List[str]) -> None:
     """`agent.pyz run BUNDLE_OR_SLOT --input x.npz --output y.npz [--root FOLDER]`: one inference, file to file."""
     import argparse
     import sys
@@ -122,12 +122,7 @@ def run_once(arguments: List[str]) -> int:
     parser.add_argument("--root", default=str(own.parent) if own.name == "agent" else "~/.edgepack")
     parser.add_argument("--threads", type=int, default=0)
     chosen = parser.parse_args(arguments)
-    try:
-        _run_files(chosen)
-    except EdgepackError as error:
-        sys.stderr.write("agent: %s\n" % error)
-        return error.exit_code
-    return 0
+    _run_files(chosen)
 
 
 def _run_files(chosen: Any) -> None:

@@ -52,7 +52,7 @@ class Simulated:
             raise KeyboardInterrupt
         if argv[2] == "-c":
             paths = {path: {"path": path, "exists": True} for path in argv[4:]}
-            told = {"python": [3, 11, 2], "executable": "/usr/bin/python3", "home": "/root", "paths": paths}
+            told = {"python": [3, 11, 2], "executable": "/usr/bin/python3", "home": "/home/edge", "paths": paths}
             return Completed(0, json.dumps(told).encode(), b"")
         if self._fault == "refused":
             raise DeviceError("refused", code="login")

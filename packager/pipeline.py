@@ -357,7 +357,10 @@ def _write(
         outputs=[_with_rank(spec, golden) for spec in lowered.outputs],
         recipe={key: value for key, value in codec.encode(job.recipe).items() if key != "schema"},
         source=Source(
-            format=source.format, name=_source_name(request.model), digest=source.digest, size_bytes=_size(source)
+            format=source.format,
+            name=_source_name(request.model),
+            digest=source.digest,
+            size_bytes=source.size_bytes if source.weights_bytes is None else source.weights_bytes,
         ),
         steps=list(lowered.steps),
         edgepack=__version__,
@@ -378,12 +381,6 @@ def _source_name(model: str) -> str:
     """No folders: the same model in another place gives the same bundle."""
     place, colon, factory = model.rpartition(":")
     return f"{Path(place).name}:{factory}" if colon and place else Path(model).name
-
-
-def _size(artifact: Artifact) -> int:
-    if artifact.weights_bytes is not None:
-        return artifact.weights_bytes
-    return artifact.size_bytes
 
 
 def _with_layout(spec: TensorSpec) -> TensorSpec:

@@ -23,7 +23,13 @@ if TYPE_CHECKING:
 @click.option("--metric", help="top1, top5, mse, agreement or FILE.py:score [top1; without labels agreement].")
 @click.option("--train", help="Training data for pruning: file.py:function or .npz [one shot, no fine-tuning].")
 @click.option("--epochs", type=click.IntRange(1, 1000), default=1, show_default=True, help="After each pruning step.")
-@click.option("--sparsity", type=click.FloatRange(0, 1, min_open=True, max_open=True), default=0.5, show_default=True)
+@click.option(
+    "--sparsity",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    default=0.5,
+    show_default=True,
+    help="The share of weights or channels that the pruned rows lose.",
+)
 @click.option("--max-drop", type=click.FloatRange(0), default=1.0, show_default=True, help="Points that may be lost.")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's shape (repeatable).")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Measured per row.")

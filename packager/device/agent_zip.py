@@ -74,8 +74,8 @@ def _sources() -> dict[str, bytes]:
 
 
 def _bare(source: str) -> bytes:
-    """The module without its comments, docstrings and the annotations of its functions (which nobody evaluates; those of
-    dataclasses stay), every line where it was: tracebacks of a device name lines of ours.
+    """The module without its comments, docstrings, wide margins and the annotations of its functions (which nobody
+    evaluates; those of dataclasses stay), every line where it was: tracebacks of a device name lines of ours.
 
     It is sent to each device and read at each start, and more than a third of it is words.
     """
@@ -99,7 +99,29 @@ def _bare(source: str) -> bytes:
             line = lines[start[0] - 1]
             head = line[: start[1]].rstrip()
             lines[start[0] - 1] = head.removesuffix(b"->").rstrip().removesuffix(b":") + line[end[1] :]
-    return b"".join(lines)
+    return _narrow(b"".join(lines).decode("utf-8")).encode("utf-8")
+
+
+def _narrow(source: str) -> str:
+    """The same program, a space for each level; lines within brackets begin at once, and those of strings stay."""
+    lines = source.splitlines(keepends=True)
+    indent: dict[int, int] = {}
+    strings: set[int] = set()
+    level, fresh = 0, True
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in {tokenize.INDENT, tokenize.DEDENT}:
+            level += 1 if token.type == tokenize.INDENT else -1
+        elif token.type == tokenize.NEWLINE:
+            fresh = True
+        elif token.type != tokenize.NL:
+            if fresh:
+                indent[token.start[0]] = level
+                fresh = False
+            strings.update(range(token.start[0] + 1, token.end[0] + 1))
+    for row, line in enumerate(lines, start=1):
+        if row not in strings:
+            lines[row - 1] = " " * indent.get(row, 0) + (line.lstrip(" ") if line.strip() else "\n")
+    return "".join(lines)
 
 
 def _annotations(tree: ast.AST) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:

@@ -45,6 +45,7 @@ _WITHOUT_JSON = {
     *{("completion",), ("init",)},
     *{("devices", "add"), ("devices", "remove"), ("devices", "stop")},
     *{("toolchain", "install"), ("toolchain", "remove")},
+    *{("results", "export"), ("results", "baseline", "remove")},
 }
 
 
