@@ -20,7 +20,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3.13 python3 python; d
 	"$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$name"; break; }; done)
 # The runtimes whose converters tests run; EXTRAS=torch takes that one alone.
 comma := ,
-EXTRAS ?= torch,tflite,executorch,tensorrt
+EXTRAS ?= torch,prune,tflite,executorch,tensorrt
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 SOURCES := packager targets agent profiles benchmarks scripts tests
 

@@ -156,7 +156,7 @@ def on_each(
             return [call(device)], []
     from packager.fleet.run import Fleet
 
-    results: list[Any] = []
+    done: dict[str, Any] = {}
     errors: Errors = []
     for outcome in Fleet(opener(say), call, asked.limits()).run(work.left(names) if work else names):
         if work:
@@ -164,10 +164,10 @@ def on_each(
         if outcome.error is not None:
             errors.append((outcome.device, outcome.error))
         else:
-            results.append(outcome.result)
+            done[outcome.device] = outcome.result
     if work:
         work.summary()
-    return results, errors
+    return [done[name] for name in names if name in done], errors  # in the order asked for, whoever was first
 
 
 def opener(say: Callable[[str], None]) -> Callable[[str], Device]:

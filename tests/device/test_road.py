@@ -190,7 +190,7 @@ def test_interrupt_in_mid_upload_leaves_nothing_half_written(board, edgepack, bi
     device = board("kitchen")
     process = edgepack.start("push", big_bundle, "kitchen")
     incoming = device.root / "incoming"
-    wait_for(lambda: incoming.is_dir() and any(incoming.glob(".*.part")), "the first bytes of the upload")
+    wait_for(lambda: incoming.is_dir() and any(incoming.glob("*.part")), "the first bytes of the upload")
     process.send_signal(signal.SIGINT)
     code, _, _ = finish(process)
     assert code == 130
