@@ -57,7 +57,9 @@ def run(job: Job, wire: Wire) -> Pairing:
     return pairing
 
 
-def _side(digest: str, options: PairOptions, store: Store, wire: Wire) -> Tuple[PairSide, Dict[str, Any], List[Finding]]:
+def _side(
+    digest: str, options: PairOptions, store: Store, wire: Wire
+) -> Tuple[PairSide, Dict[str, Any], List[Finding]]:
     folder = store.get(digest)
     manifest = archive.verify_folder(folder, digest)
     features.check_cpu(manifest)
