@@ -42,6 +42,7 @@ class BenchOptions:
     rounds: int = 3
     warmup_seconds: float = 0.5
     warmup_runs: int = 5
+    lock_clocks: bool = False  # a Jetson's, for the time of the run
 
 
 @dataclasses.dataclass(frozen=True)

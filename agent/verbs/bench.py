@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from agent import features, launch, preparing
+from agent import clocks, features, launch, preparing
 from agent.contract import archive, codec
 from agent.contract.job import BenchOptions, Job
 from agent.contract.report import Parity, Report, Round, RuntimeUsed
@@ -29,15 +29,17 @@ def run(job: Job, wire: Wire) -> Report:
     wire.progress("running golden inputs")
     prepared = preparing.prepare(manifest, str(folder), run_options, str(store.root), wire)
     run_options = prepared.options
-    checked = launch.in_child({"task": "check", "folder": str(folder), "options": run_options})
-    parity: Optional[Parity] = codec.decode(Optional[Parity], checked["parity"])  # type: ignore[arg-type]
     rounds: List[Round] = []
-    for index in range(options.rounds):
-        count = share(options.runs, options.rounds, index)
-        if count == 0:
-            continue
-        wire.progress("round %d of %d" % (index + 1, options.rounds))
-        rounds.append(codec.decode(Round, launch.in_child(_round_task(options, str(folder), run_options, count))))
+    with clocks.locked(str(store.root), wanted=options.lock_clocks):
+        checked = launch.in_child({"task": "check", "folder": str(folder), "options": run_options})
+        for index in range(options.rounds):
+            count = share(options.runs, options.rounds, index)
+            if count == 0:
+                continue
+            wire.progress("round %d of %d" % (index + 1, options.rounds))
+            task = _round_task(options, str(folder), run_options, count)
+            rounds.append(codec.decode(Round, launch.in_child(task)))
+    parity: Optional[Parity] = codec.decode(Optional[Parity], checked["parity"])  # type: ignore[arg-type]
     report = Report(
         job=job.id,
         bundle=options.digest,

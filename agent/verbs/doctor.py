@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any, Dict, List
 
-from agent import features, remedy
+from agent import clocks, features, remedy
 from agent.contract.facts import DeviceFacts, DoctorReport
 from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.job import Job
@@ -44,6 +44,11 @@ def run(job: Job, wire: Wire) -> DoctorReport:
     interpreters = find_interpreters()
     findings = diagnose(facts, float(job.arguments.get("host_unix", facts.clock_unix)), interpreters)
     findings += stability.busy(reading.take().load_1min, facts.cpu_cores)
+    if clocks.left_locked(str(store.root)):
+        text = "a run that was killed left the clocks raised"
+        findings.append(
+            Finding("clocks-left", WARNING, text, "edgepack bench --lock-clocks gives them back, or reboot")
+        )
     kept = store.kept_results()
     if kept:
         text = "%d results were never fetched" % len(kept)

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     default="",
     help="Execution provider (cpu, cuda, tensorrt, xnnpack ...); failing to use it is an error.",
 )
+@click.option(
+    "--lock-clocks",
+    is_flag=True,
+    help="A Jetson's clocks at their highest while measuring (jetson_clocks, needs root), given back afterwards.",
+)
 @json_option
 def command(bundle: str, devices: tuple[str, ...], *, as_json: bool, **options: Any) -> int:
     """Push BUNDLE where it is missing, check its golden outputs on the device's own kernels, then measure.

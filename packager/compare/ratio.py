@@ -55,8 +55,11 @@ def _joined(blocks: list[list[int]]) -> list[int]:
 def _round_median(one: PairRound) -> float:
     import numpy as np
 
-    pairs = ((np.median(_joined(quad.a_ns)), np.median(_joined(quad.b_ns))) for quad in one.quads)
-    return float(np.median([math.log(b / a) for a, b in pairs]))
+    logs = []
+    for quad in one.quads:
+        a, b = float(np.median(_joined(quad.a_ns))), float(np.median(_joined(quad.b_ns)))
+        logs.append(math.log(b / a))
+    return float(np.median(logs))
 
 
 def _round_p95(one: PairRound) -> float | None:
@@ -102,4 +105,4 @@ def student(share: float, freedom: int) -> float:
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, 1))
+    return z + math.fsum(term / float(freedom) ** power for power, term in enumerate(terms, 1))
