@@ -1,0 +1,1 @@
+"""Which of two bundles is faster on a device, with the doubt that the answer deserves."""
