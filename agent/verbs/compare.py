@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional, Tuple
 
-from agent import features, launch, preparing
+from agent import features, launch, preparing, trust, turn
 from agent.contract import archive, codec
 from agent.contract.finding import Finding
 from agent.contract.job import Job
@@ -19,6 +19,7 @@ from agent.store import Store
 from agent.wire import Wire
 
 _LEAST_SECONDS, _MOST_SECONDS = 12.0, 48.0
+_WAIT = 600.0  # seconds, for whoever has the device now
 _SAMPLES = 2400  # of each side: what the default time is to hold, unless it is too short or too long for that
 _LEAST_SAMPLES = 48  # of each side, however slow the models are
 _LEAST_BLOCK = 3
@@ -30,6 +31,11 @@ def run(job: Job, wire: Wire) -> Pairing:
     """`arguments`: PairOptions. Both bundles are checked first. The result is written on the device before it is sent."""
     options = codec.decode(PairOptions, job.arguments, "$.arguments")
     store = Store(job.root)
+    with turn.mine(store.root, job.who or job.id, _WAIT, wire):
+        return _measured(job, options, store, wire)
+
+
+def _measured(job: Job, options: PairOptions, store: Store, wire: Wire) -> Pairing:
     started, clock = time.time(), time.monotonic()
     busy = stability.busy(reading.take().load_1min, cpu.cores())
     sides, tasks, findings = [], [], list(busy)
@@ -62,6 +68,7 @@ def _side(
 ) -> Tuple[PairSide, Dict[str, Any], List[Finding]]:
     folder = store.get(digest)
     manifest = archive.verify_folder(folder, digest)
+    trust.require(store.root, folder, digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
     wire.progress("running golden inputs of %s" % manifest.name)

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any, Dict, List
 
-from agent import features, launch, preparing
+from agent import features, launch, preparing, trust
 from agent.contract import archive, codec
 from agent.contract.errors import DeviceError, IntegrityError, UsageError
 from agent.contract.job import EvalOptions, Job
@@ -65,6 +65,7 @@ def _ask(folder: Path, options: EvalOptions) -> Dict[str, Any]:
 def _evaluate(job: str, store: Store, folder: Path, options: EvalOptions, wire: Wire) -> Dict[str, Any]:
     bundle = store.get(options.digest)
     manifest = archive.verify_folder(bundle, options.digest)
+    trust.require(store.root, bundle, options.digest)
     features.check_cpu(manifest)
     features.check_runtime(manifest)
     files = {name: folder / (digest + ".npy") for name, digest in options.inputs.items()}

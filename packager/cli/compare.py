@@ -51,11 +51,12 @@ def command(
     from packager.device.device import Device
 
     wanted = gates.parse(gate) if gate else []
-    gates.check_measured(wanted)
+    scores = _scores(a, b)
+    gates.check_measured(wanted, scores=scores is not None)
     chosen = {key: value for key, value in options.items() if value is not None}
     with progress() as say, Device(device, progress=say) as connected:
         found = compare(connected, a, b, margin=margin / 100, until_decided=until_decided, **chosen)
-    results = gates.judge(wanted, found.judgement.ratio, (found.a.model_bytes, found.b.model_bytes))
+    results = gates.judge(wanted, found.judgement.ratio, (found.a.model_bytes, found.b.model_bytes), scores)
     for path, form in ((junit, document.junit), (markdown, document.markdown)):
         if path is not None:
             _write(path, form(found, results))
@@ -69,6 +70,19 @@ def command(
     for text in wrong:
         click.echo(f"edgepack: gate not met: {text}", err=True)
     return BudgetError.exit_code if wrong else 0
+
+
+def _scores(a: str, b: str) -> tuple[float, float] | None:
+    """The accuracies that both bundles were built with; None where one holds none."""
+    from agent.contract.archive import BundleReader
+
+    found = []
+    for bundle in (a, b):
+        with BundleReader(Path(bundle)) as reader:
+            told = reader.manifest.facts.get("accuracy")
+        if isinstance(told, dict) and isinstance(told.get("bundle"), (int, float)):
+            found.append(float(told["bundle"]))
+    return (found[0], found[1]) if len(found) == 2 else None  # noqa: PLR2004 - both
 
 
 def _write(path: Path, text: str) -> None:

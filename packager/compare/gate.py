@@ -86,8 +86,8 @@ def _judge_one(gate: Gate, ratio: Interval, sizes: tuple[int, int], scores: tupl
 
 def _unmeasured() -> UsageError:
     return UsageError(
-        "a comparison measures no accuracy: the gate 'accuracy' cannot be judged",
-        expected="slower, size",
-        fix="leave it out",
+        "a bundle holds no accuracy: the gate 'accuracy' cannot be judged",
+        expected="two bundles built with --eval",
+        fix="build them with --eval DATA, or leave the gate out",
         code="gate-unmeasured",
     )
