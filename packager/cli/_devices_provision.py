@@ -15,7 +15,7 @@ def commands() -> list[click.Command]:
 
 @click.command()
 @click.argument("device", shell_complete=_complete.devices)
-@click.option("--runtime", "runtimes", multiple=True, help="A runtime to bring (repeatable) [onnxruntime].")
+@click.option("--runtime", "runtimes", multiple=True, help="onnxruntime or tflite (repeatable) [onnxruntime].")
 @json_option
 def provision(device: str, runtimes: tuple[str, ...], *, as_json: bool) -> None:
     """Bring numpy and runtimes to DEVICE: resolved and downloaded here, unpacked in edgepack's own folder there."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import archive
-from agent.contract.errors import unknown_name
+from agent.contract.errors import DeviceError, unknown_name
 from packager import wheels
 from packager.artifact import digest_files
-from packager.device.runtime_packages import PACKAGES
+from packager.device.runtime_packages import BY_HAND, PACKAGES
 
 if TYPE_CHECKING:
     from agent.contract.errors import EdgepackError
@@ -31,11 +31,11 @@ def missing_runtime(error: EdgepackError, bundle: str | Path) -> str | None:
 def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dict[str, Any]:
     """Resolves and downloads here, pushes, unpacks there. No root, no pip and no network on the device.
 
-    Returns the device, the wheels' names, the bytes sent and the folder. Raises DeviceError where no wheels exist.
+    Returns the device, the wheels' names, the bytes sent and the folder. Raises DeviceError where no wheels exist,
+    UsageError for an unknown runtime.
     """
     for name in runtimes:
-        if name not in PACKAGES:
-            raise unknown_name("runtime to provision", name, PACKAGES)
+        _check(name)
     facts = device.doctor().facts
     packages = list(dict.fromkeys(package for name in runtimes for package in PACKAGES[name]))
     glibc = facts.libc.removeprefix("glibc-") if facts.libc.startswith("glibc-") else ""
@@ -57,3 +57,12 @@ def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dic
         "bytes_sent": total,
         "folder": done["folder"],
     }
+
+
+def _check(name: str) -> None:
+    """Raises UsageError for a runtime that nobody knows, and DeviceError for one that must be installed by hand."""
+    if name in BY_HAND:
+        why, fix = BY_HAND[name]
+        raise DeviceError(f"{name} cannot be brought to a device: {why}", fix=fix, code="by-hand")
+    if name not in PACKAGES:
+        raise unknown_name("runtime to provision", name, PACKAGES)

@@ -120,6 +120,7 @@ def test_a_core_without_dot_product_refuses_the_bundle_that_needs_it(edgepack, b
     ]
 
 
+@pytest.mark.long
 def test_a_full_disk_refuses_the_bundle_and_keeps_nothing_of_it(edgepack, bundles, pi4):
     from packager.device.inventory import DeviceEntry, open_transport
 
@@ -139,6 +140,7 @@ def test_a_full_disk_refuses_the_bundle_and_keeps_nothing_of_it(edgepack, bundle
     assert edgepack("push", bundles("raspberry-pi-4", "fp16"), pi4, "--json")["pushed"][0]["already_there"] is False
 
 
+@pytest.mark.long
 def test_a_small_device_still_runs_a_small_model(edgepack, bundles):
     edgepack("devices", "emulate", "raspberry-pi-3", "--name", "small", "--memory", "160 MiB", "--json")
     report = measured(edgepack, bundles("raspberry-pi-3", "int8"), "small")
@@ -146,6 +148,7 @@ def test_a_small_device_still_runs_a_small_model(edgepack, bundles):
     edgepack("devices", "remove", "small")
 
 
+@pytest.mark.long
 def test_a_bare_device_is_provisioned(edgepack, bundles):
     edgepack("devices", "emulate", "raspberry-pi-4", "--name", "bare", "--bare", "--memory", "512 MiB", "--json")
     told = edgepack("bench", bundles("raspberry-pi-4", "int8"), "bare", code=4)
