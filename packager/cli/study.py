@@ -67,5 +67,4 @@ def _show(study: Study) -> None:
     table(["technique", "size", "latency", "speed-up", study.metric, "parity"], rows, right=[1, 2, 3, 4])
     for one in study.rows[1:]:
         click.echo(one.verdict + (f" ({one.row.note})" if one.row.note and not one.row.error else ""))
-    best = study.best
-    click.echo(f"take: {best.row.label}" if best is not None else "take: the original; nothing here was worth it")
+    click.echo(study.advice)

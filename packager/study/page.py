@@ -25,8 +25,7 @@ _STEP = 24
 
 def render(study: Study) -> str:
     """The page's text."""
-    best = study.best
-    advice = f"Take <b>{escape(best.row.label)}</b>." if best else "Keep the original: nothing here was worth it."
+    advice = f"<b>{escape(study.advice)}</b>."
     machine = f" on {escape(study.machine)}" if study.machine else ""
     rows = "\n".join(_row(one) for one in study.rows)
     measured = [one for one in study.rows if one.row.latency is not None]

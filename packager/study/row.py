@@ -7,6 +7,7 @@ from typing import Any
 
 _LITTLE = 0.03  # of the size: less is no gain
 _POINTS = 100
+UNMEASURED = "worth measuring on the device"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,10 +143,26 @@ def _judge(row: Row, size: float | None, interval: tuple[float, float] | None, m
         return "worth it here", True
     if slower or not smaller:
         return "not worth it here", False
-    return ("worth it for its size" if interval is not None else "worth measuring on the device"), interval is not None
+    return ("worth it for its size" if interval is not None else UNMEASURED), interval is not None
 
 
 def recommended(rows: list[Compared]) -> Compared | None:
     """The fastest of those that are worth it; None when the original is best."""
     worth = [one for one in rows if one.worth]
     return max(worth, key=lambda one: (one.speedup or 0.0, -(one.size_ratio or 1.0)), default=None)
+
+
+def to_measure(rows: list[Compared]) -> list[str]:
+    """The labels of those that are smaller within the budget and whose speed nobody measured: the smallest first."""
+    open_ = [one for one in rows if one.verdict.endswith(UNMEASURED)]
+    return [one.row.label for one in sorted(open_, key=lambda one: one.size_ratio or 1.0)]
+
+
+def advice(rows: list[Compared]) -> str:
+    """What to do, in words: a row to take, rows to measure first, or the original."""
+    best, waiting = recommended(rows), to_measure(rows)
+    if best is not None:
+        return f"take: {best.row.label}"
+    if waiting:
+        return f"measure first: {', '.join(waiting)} (smaller within the budget; speed not measured: give --device)"
+    return "take: the original; nothing here was worth it"

@@ -13,7 +13,7 @@ from packager import pipeline
 from packager.profile import load_profile
 from packager.shapes import parse_shapes
 from packager.study.plan import Candidate, plan
-from packager.study.row import Compared, Latency, Row, compare, recommended
+from packager.study.row import Compared, Latency, Row, advice, compare, recommended, to_measure
 from packager.study.score import Samples, accuracy, load_samples
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ class Study:
         """The row to take; None when the original is best."""
         return recommended(self.rows)
 
+    @property
+    def advice(self) -> str:
+        """What to do, in words."""
+        return advice(self.rows)
+
     def document(self) -> dict[str, Any]:
         """What `edgepack study --json` prints."""
         best = self.best
@@ -72,6 +77,7 @@ class Study:
             "max_drop": self.options.max_drop,
             "rows": [one.document() for one in self.rows],
             "recommended": best.row.label if best is not None else None,
+            "to_measure": to_measure(self.rows),
         }
 
 

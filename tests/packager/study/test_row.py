@@ -8,7 +8,7 @@ from packager.profile import load_profile
 from packager.recipe import load_recipe
 from packager.study.page import render
 from packager.study.plan import plan
-from packager.study.row import Accuracy, Latency, Row, compare, recommended
+from packager.study.row import Accuracy, Latency, Row, advice, compare, recommended, to_measure
 from packager.study.run import Study, StudyOptions
 
 ORIGINAL = Row(
@@ -89,3 +89,12 @@ def test_the_order_and_the_pruning_recipes(tmp_path: Path):
     assert bare[4].note == "one shot, no fine-tuning"
     assert load_recipe(bare[4].recipe).steps[0]["training"] is None
     assert dataclasses.asdict(bare[0])["runtime"] == "onnxruntime"
+
+
+def test_without_a_device_it_says_what_to_measure():
+    small = dataclasses.replace(row("INT8", 260, 1.0), latency=None, unmeasured="give --device")
+    lossy = dataclasses.replace(row("pruned", 200, 1.0, drop=9), latency=None)
+    rows = [verdict(one) for one in (ORIGINAL, small, lossy)]
+    assert to_measure(rows) == ["INT8"]
+    assert advice(rows).startswith("measure first: INT8 (")
+    assert advice(rows[:1]) == "take: the original; nothing here was worth it"
