@@ -196,7 +196,8 @@ class Push:
             if self._sizes.get(one.sha256) != one.size or not 0 <= one.have <= one.size:
                 raise DeviceError(f"{device.address} asked for a file that is not the bundle's", code="reply")
         total = sum(one.size - one.have for one in coming)
-        device.progress(f"sending {total / 1e6:.1f} MB")
+        size = f"{total / 1e6:.1f} MB" if total >= 1e6 else f"{total / 1e3:.1f} kB"  # noqa: PLR2004 - a megabyte
+        device.progress(f"sending {size}")
         options = ReceiveOptions(manifest=self._raw, coming=coming, slot=self._options.slot)
 
         def opened(line: bytes) -> Sender:
