@@ -83,16 +83,16 @@ def test_bias_of_four_dimensions_is_flattened():
 
 
 def test_weights_behind_the_flatbuffer_come_along(tmp_path):
-    """ai-edge-quantizer puts what is 1 kB or more there."""
+    """ai-edge-quantizer puts weights there where they are 256 kB or more together."""
     import numpy as np
 
     from packager.pipeline import build
 
     g = Graph()
-    image = g.tensor("image", [1, 64])
-    raw = g.raw([image], [dense(g, image, "out", 64, 40)])
+    image = g.tensor("image", [1, 512])
+    raw = g.raw([image], [dense(g, image, "out", 512, 600)])
     (tmp_path / "net.tflite").write_bytes(raw)
-    data = np.random.default_rng(0).standard_normal((16, 64)).astype("float32")
+    data = np.random.default_rng(0).standard_normal((16, 512)).astype("float32")
     np.savez(tmp_path / "cal.npz", image=data)
     built = build(
         str(tmp_path / "net.tflite"),
