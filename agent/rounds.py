@@ -148,14 +148,14 @@ def profile(
     feed = batched(manifest, base, batch) if batch else child.first_feed(manifest, base)
     wire.progress("profiling layers")
     with tempfile.TemporaryDirectory(prefix="edgepack-") as scratch:
-        runner = child.load_runner(manifest, base, {**options, "profile": scratch})
+        runner = child.load_runner(manifest, base, {**options, "profile": scratch, "layer_times": True})
         if not hasattr(runner, "layers"):
             runner.close()
             return Profile(
                 [], 0, 0.0, "%s %s tells Python nothing of its operators' times" % (runner.name, runner.version())
             )
         times = _timed_runs(runner.run, feed)
-        rows: List[Dict[str, Any]] = runner.layers(len(times))
+        rows: List[Dict[str, Any]] = runner.layers()
         runner.close()
     if not rows:
         return Profile([], 0, 0.0, "%s told no layer" % runner.name)

@@ -26,6 +26,20 @@ _LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_KERNEL = "_kernel_time"
+# What a conversion adds around the model's own work: layout changes, quantising and back, copies between devices.
+_OVERHEAD = {
+    "Cast",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MemcpyFromHost",
+    "MemcpyToHost",
+    "Pad",
+    "QuantizeLinear",
+    "ReorderInput",
+    "ReorderOutput",
+    "Transpose",
+}
 _OPTIONS = ("graph_optimization_level", "disabled_optimizers", "config")
 
 
@@ -112,21 +126,41 @@ class Runner:
 
     def placement(self) -> Dict[str, int]:
         """How many nodes each provider executed; needs `profile` at load and at least one run. Ends the profiling."""
-        path = self._session.end_profiling()
-        with open(path, encoding="utf-8") as file:
-            events = json.load(file)
-        os.unlink(path)
-        nodes: Dict[str, str] = {}
-        for event in events:
-            provider = event.get("args", {}).get("provider")
-            if event.get("cat") == "Node" and provider:
-                nodes[event["name"]] = provider
+        nodes = {event["name"]: event["args"]["provider"] for event in self._events()}
         counts: Dict[str, int] = {}
         for provider in nodes.values():
             counts[provider] = counts.get(provider, 0) + 1
         if self._provider not in counts and self._provider != _SHORT["cpu"]:
             raise _not_used(self._provider, sorted(counts))
         return counts
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """The nodes in the order they ran, as fields of `agent.contract.protocol.Layer`; the first inference is left out.
+        Needs `profile` at load; ends the profiling. onnxruntime counts whole microseconds: the mean over the runs is finer.
+        """
+        rows: Dict[str, Dict[str, Any]] = {}
+        times: Dict[str, List[int]] = {}
+        for event in self._events():
+            name, kind = event["name"], event["args"].get("op_name", "")
+            if name.endswith(_KERNEL):
+                name = name[: -len(_KERNEL)]
+            name = name or "%s, node %s" % (kind, event["args"].get("node_index"))
+            rows.setdefault(
+                name, {"name": name, "kind": kind, "provider": event["args"]["provider"], "overhead": kind in _OVERHEAD}
+            )
+            times.setdefault(name, []).append(event["dur"] * 1000)
+        for name, taken in times.items():
+            kept = taken[1:] or taken
+            rows[name]["time_ns"] = sum(kept) / len(kept)
+        return list(rows.values())
+
+    def _events(self) -> List[Dict[str, Any]]:
+        """The profile's events of nodes, in their order; the file is deleted."""
+        path = self._session.end_profiling()
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)
+        os.unlink(path)
+        return [one for one in events if one.get("cat") == "Node" and one.get("args", {}).get("provider")]
 
     def close(self) -> None:
         """Frees the session."""
