@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
@@ -23,7 +24,7 @@ def together(runners: List[Any], feed: Dict[str, Any], seconds: float, runs: Opt
         share = None if runs is None else runs // count + (1 if index < runs % count else 0)
         gate.wait()
         try:
-            taken[index] = sampler.sample(call, feed, seconds, share, lead)
+            taken[index] = sampler.loop(call, feed, seconds, share, lead)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the threads are joined
             failed.append(error)
 
@@ -32,11 +33,16 @@ def together(runners: List[Any], feed: Dict[str, Any], seconds: float, runs: Opt
         call, lead = runner.timed() if hasattr(runner, "timed") else (runner.run, None)
         threads.append(threading.Thread(target=stream, args=(index, call, lead), daemon=True))
         threads[-1].start()
-    gate.wait()
-    begun = time.perf_counter_ns()
-    for thread in threads:
-        thread.join()
-    wall = time.perf_counter_ns() - begun
+    gc.collect()
+    gc.disable()
+    try:
+        begun = time.perf_counter_ns()
+        gate.wait()
+        for thread in threads:
+            thread.join()
+        wall = time.perf_counter_ns() - begun
+    finally:
+        gc.enable()
     if failed:
         raise failed[0]
     return [sample for times in taken for sample in times], wall

@@ -11,6 +11,7 @@ from agent.measure import sampler
 from agent.probes import reading
 
 _WINDOWS = 240
+_MOST = sampler.MAX_SAMPLES
 _LEAST_SECONDS = 0.25
 _TOLD = 30.0  # seconds between two words about it
 
@@ -23,11 +24,11 @@ def course(
     progress: Callable[[str], None] = lambda _: None,
 ) -> Tuple[List[int], List[Window]]:
     """The samples of `seconds`, in order, and their windows: at most 240, none below 0.25 s. A window keeps as many samples
-    as leave room for all of them (`sampler.MAX_SAMPLES`), taken evenly, so that none of its stretches counts more.
+    as leave room for all of them (two million in all), taken evenly, so that none of its stretches counts more.
     """
     clock = time.perf_counter_ns
     width = max(_LEAST_SECONDS, seconds / _WINDOWS)
-    room = max(1, int(sampler.MAX_SAMPLES * width / max(seconds, width)))
+    room = max(1, int(_MOST * width / max(seconds, width)))
     samples: List[int] = []
     windows: List[Window] = []
     zero = told = clock()

@@ -148,7 +148,9 @@ def _round_document(report: Report, one: Round) -> dict[str, Any]:
     document: dict[str, Any] = codec.encode(dataclasses.replace(one, samples_ns=[]))
     del document["samples_ns"], document["windows"]  # told as "sustained"
     document["n"] = len(one.samples_ns)
+    del document["begun_ns"]  # of the device's own clock
     if counts_instructions(report):
-        for key in [key for key, value in document.items() if key.endswith("_ns") and value is not None]:
+        del document["tick_ns"], document["wall_ns"]
+        for key in [key for key in document if key.endswith("_ns")]:
             document[key.removesuffix("ns") + "instructions"] = _counted(report, document.pop(key))
     return document

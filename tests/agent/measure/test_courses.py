@@ -7,7 +7,7 @@ import pytest
 
 from agent.contract.protocol import Energy
 from agent.contract.report import Round
-from agent.measure import energy, sampler, streams, sustained
+from agent.measure import energy, streams, sustained
 from agent.measuring import best_threads, candidates, energy_of
 from agent.probes import rails
 from tests.agent.measure.test_stability import COOL
@@ -31,7 +31,7 @@ def test_a_course_begins_at_zero_and_covers_its_time():
 
 
 def test_a_long_course_keeps_evenly_what_it_has_room_for(monkeypatch):
-    monkeypatch.setattr(sampler, "MAX_SAMPLES", 400)
+    monkeypatch.setattr(sustained, "_MOST", 400)
     samples, windows = sustained.course(lambda _: None, {}, 0.5)
     assert len(samples) <= 400
     assert all(one.kept < one.runs for one in windows)

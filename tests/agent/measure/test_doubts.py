@@ -1,6 +1,7 @@
 """Each doubt about samples is raised by samples that deserve it, and by no others: simulated, so that the truth is known."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import time
@@ -51,8 +52,7 @@ def test_drift_within_rounds_is_told_with_its_direction(slope, word):
 def test_two_levels_are_told_with_their_shares():
     found = codes(with_(samples_ns=noisy(700) + noisy(300, 1.4e6)))["modes"]
     assert "2 levels" in found.message
-    assert "(70 %)" in found.message
-    assert "(30 %)" in found.message
+    assert re.search(r"(69|70|71) %.*(29|30|31) %", found.message)
 
 
 @pytest.mark.parametrize("n", [400, 4000])
@@ -111,7 +111,11 @@ def test_work_is_not_told_where_the_kernel_does_not(tmp_path):
 
 @pytest.mark.parametrize(
     ("board", "others", "tick", "code"),
-    [(COOL, 0.9, 40, "busy-cores"), (ProbeReading(temperature_c=80.0), None, 40, "hot"), (COOL, 0.0, 1000, "coarse-clock")],
+    [
+        (COOL, 0.9, 40, "busy-cores"),
+        (ProbeReading(temperature_c=80.0), None, 40, "hot"),
+        (COOL, 0.0, 1000, "coarse-clock"),
+    ],
 )
 def test_what_is_told_before_a_run(board, others, tick, code):
     (found,) = doubts.beforehand(board, others, tick)
