@@ -18,7 +18,7 @@ PACKAGES = ["tensorrt"]
 # Never from a package index: the wheels there are for servers.
 INSTALL = "sudo apt install nvidia-jetpack; its bindings are for the system's interpreter: --python /usr/bin/python3"
 _PROVIDERS = ("", "tensorrt", "gpu", "cuda")
-_OPTIONS = ("precision", "strong", "workspace_bytes", "profiles")
+_OPTIONS = ("precision", "strong", "workspace_bytes", "profiles", "dla")
 
 
 def installed_version() -> Optional[str]:
@@ -78,6 +78,7 @@ def build_engine(
         profiles=recipe.get("profiles", []),
         workspace_bytes=rung["workspace_bytes"],
         level=rung["level"],
+        dla=recipe.get("dla"),
     )
     if backend == "trtexec":
         built = trtexec.build(onnx, request, Path(place), progress)
@@ -129,8 +130,9 @@ class Runner:
                 code="no-engine",
             )
         plan = cache.read(options["engine"], options["sha256"])
+        dla = (options.get("session_options") or {}).get("dla")
         if options.get("backend") == "trtexec":
-            self._engine = trtexec.Engine(options["engine"])
+            self._engine = trtexec.Engine(options["engine"], dla)
             return
         cuda = Cudart()
         if not cuda.devices():
@@ -138,7 +140,7 @@ class Runner:
         trt = _tensorrt()
         messages = api.Messages()
         self._logger = api.make_logger(trt, messages)  # must outlive the runtime
-        runtime, engine = api.open_engine(trt, plan, self._logger)
+        runtime, engine = api.open_engine(trt, plan, self._logger, dla)
         self._engine = Engine(trt, runtime, engine, cuda)
         if options.get("layer_times"):
             self._engine.time_layers()
