@@ -6,12 +6,23 @@ Documentation/power/powercap (energy_uj, max_energy_range_uj; readable by root o
 
 from __future__ import annotations
 
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 from agent.probes import jetson
 from agent.probes.files import listing, read_int, read_text
 
 _ZONES = "/sys/class/powercap/intel-rapl:[0-9]*"  # AMD's driver names its zones so, too
+
+
+def available(root: str = "/") -> bool:
+    """Whether any rail can be read."""
+    return bool(powers(root) or counters(root))
+
+
+def read(root: str = "/") -> Dict[str, Any]:
+    """Power at this moment, by rail; nothing at all where there is no rail: `why_none` is told with the energy."""
+    found = powers(root)
+    return {"power_mw": found, "unread": {}} if found else {"unread": {}}
 
 
 def powers(root: str = "/") -> Dict[str, float]:

@@ -19,7 +19,7 @@ from agent.contract.report import ProbeReading
 from agent.probes import cpu, memory
 from agent.probes.files import read_text
 
-_HELPERS = {"files", "rails", "reading"}
+_HELPERS = {"files", "reading"}
 
 
 def take(root: str = "/") -> ProbeReading:
