@@ -19,7 +19,7 @@ from agent.contract import codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
 from agent.contract.manifest import MANIFEST_NAME, Manifest, Tolerance, parse_manifest
 from agent.contract.report import Round
-from agent.measure import sampler
+from agent.measure import energy, sampler
 from agent.probes import memory, reading
 from agent.wire import Wire, read_document
 
@@ -100,6 +100,7 @@ def round_(
     base = Path(folder)
     manifest = read_manifest(base)
     before = reading.take()
+    idle = energy.idle()
     # The runtime's own import is not the model's load time.
     importlib.import_module("agent.runners." + manifest.runtime.name)
     feed = first_feed(manifest, base)
@@ -125,6 +126,7 @@ def round_(
         baseline_memory_bytes=baseline,
         before=before,
         after=reading.take(),
+        energy=energy.measure(lambda: runner.run(feed), idle) if idle else None,
     )
     runner.close()
     return result

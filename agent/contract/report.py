@@ -51,6 +51,17 @@ class ProbeReading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Energy:
+    """Milliwatts of a rail while `inferences` ran in `seconds`, after the samples; and before the model was loaded."""
+
+    rail: str
+    power_mw: List[float]
+    idle_mw: List[float]
+    inferences: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Round:
     """One fresh process: load, first inference, warm-up, samples. All times in nanoseconds, memory in bytes.
 
@@ -66,6 +77,7 @@ class Round:
     before: ProbeReading
     after: ProbeReading
     parts_ns: Dict[str, List[int]] = dataclasses.field(default_factory=dict)
+    energy: Optional[Energy] = None  # null where no power rail can be read
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from agent.contract import codec, statistics
 from agent.contract.errors import BudgetError
 from agent.contract.report import Report, Round
+from packager.results import energy
 
 _NS_PER_MS = 1e6
 
@@ -116,6 +117,7 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         },
         "parity": codec.encode(report.parity),
         "accuracy": codec.encode(report.accuracy),
+        "energy": energy.per_inference(report),
         "runtime": codec.encode(report.runtime),
         "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),
