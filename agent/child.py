@@ -79,6 +79,7 @@ def check(
         result = {
             "parity": codec.encode(verdict),
             "placement": runner.placement(),
+            "elsewhere": getattr(runner, "elsewhere", list)(),
             "version": runner.version(),
             "provider": runner.provider(),
         }
