@@ -78,6 +78,7 @@ def check(*, folder: str, options: Dict[str, Any], tolerance: Any = None, golden
         result = {
             "parity": codec.encode(verdict),
             "placement": runner.placement(),
+            "elsewhere": getattr(runner, "elsewhere", list)(),
             "version": runner.version(),
             "provider": runner.provider(),
         }

@@ -10,9 +10,9 @@ from agent import launch
 from agent.contract import codec, statistics
 from agent.contract.errors import UsageError
 from agent.contract.job import BenchOptions
-from agent.contract.protocol import Energy, Profile, Protocol
+from agent.contract.protocol import Drawn, Profile, Protocol
 from agent.contract.report import Round
-from agent.measure.energy import Meter
+from agent.measure.meter import Meter
 from agent.probes import cpu, rails
 from agent.wire import Wire
 
@@ -28,7 +28,7 @@ class Measured:
     threads: int
     rounds: List[Round]
     protocol: Protocol
-    energy: Energy
+    drawn: Drawn
     profile: Optional[Profile]
 
 
@@ -58,7 +58,7 @@ def measure(options: BenchOptions, folder: str, run_options: Dict[str, Any], wir
         threads=int(run_options["threads"]),
         rounds=rounds,
         protocol=_protocol(options, tried),
-        energy=energy_of(rounds, meter, idle),
+        drawn=drawn_by(rounds, meter, idle),
         profile=profile,
     )
 
@@ -133,7 +133,7 @@ def _idle(wire: Wire) -> Dict[str, float]:
     return meter.mean_mw()
 
 
-def energy_of(rounds: List[Round], meter: Meter, idle: Dict[str, float]) -> Energy:
+def drawn_by(rounds: List[Round], meter: Meter, idle: Dict[str, float]) -> Drawn:
     """The joules of the samples alone: loading and warming up are cut away."""
     joules: Dict[str, float] = {}
     seconds, inferences = 0.0, 0
@@ -144,7 +144,7 @@ def energy_of(rounds: List[Round], meter: Meter, idle: Dict[str, float]) -> Ener
             joules[name] = joules.get(name, 0.0) + used
         seconds += one.wall_ns / 1e9
         inferences += sum(window.runs for window in one.windows) if one.windows else len(one.samples_ns) * one.loops
-    return Energy(joules, idle, seconds, inferences, "" if joules else rails.why_none())
+    return Drawn(joules, idle, seconds, inferences, "" if joules else rails.why_none())
 
 
 def _protocol(options: BenchOptions, tried: Dict[str, int]) -> Protocol:

@@ -12,7 +12,7 @@ from agent.contract.errors import DeviceError
 from agent.contract.manifest import Manifest
 from agent.contract.protocol import Layer, Profile
 from agent.contract.report import Round
-from agent.measure import sampler, streams, sustained
+from agent.measure import energy, sampler, streams, sustained
 from agent.probes import cpu, memory, reading
 from agent.wire import Wire
 
@@ -39,6 +39,7 @@ def round_(
     base = Path(folder)
     manifest = child.read_manifest(base)
     before = reading.take()
+    idle = energy.idle()
     # The runtime's own import is not the model's load time.
     importlib.import_module("agent.runners." + manifest.runtime.name)
     feed = batched(manifest, base, batch) if batch else child.first_feed(manifest, base)
@@ -64,6 +65,7 @@ def round_(
         baseline_memory_bytes=baseline,
         before=before,
         after=reading.take(),
+        energy=energy.measure(lambda: runner.run(feed), idle) if idle else None,
         **made,
     )
     for one in [runner, *more]:

@@ -23,10 +23,11 @@ class Protocol:
 
 
 @dataclasses.dataclass(frozen=True)
-class Energy:
-    """Joules by rail while the timed inferences ran, the whole board's share included; `idle_mw` is what the rails drew
-    before. Rails may contain one another (a board's input holds all others): they are never added up. Without a rail
-    `unread` says why.
+class Drawn:
+    """Joules by rail while the timed inferences ran, from hwmon and powercap; a Jetson's rails stand in the rounds.
+
+    `idle_mw` is what the rails drew before. Rails may contain one another (a package its cores): they are never added up.
+    Without a rail `unread` says why.
     """
 
     joules: Dict[str, float]

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Optional
 
 from agent.contract.facts import DeviceFacts
 from agent.contract.finding import Finding
-from agent.contract.protocol import Energy, Profile, Protocol
+from agent.contract.protocol import Drawn, Profile, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,17 @@ class ProbeReading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Energy:
+    """Milliwatts of a rail while `inferences` ran in `seconds`, after the samples; and before the model was loaded."""
+
+    rail: str
+    power_mw: List[float]
+    idle_mw: List[float]
+    inferences: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Window:
     """A stretch of a sustained run: `runs` inferences from `begin_ns` (since minute 0) on, of which `kept`, evenly taken, are
     the next of the round's samples. `reading` is the board at its end.
@@ -91,6 +102,7 @@ class Round:
     others_cores: Optional[float] = None
     stolen_cores: Optional[float] = None
     windows: List[Window] = dataclasses.field(default_factory=list)
+    energy: Optional[Energy] = None  # null where no power rail can be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,6 +168,6 @@ class Report:
     emulation: Optional[Emulation] = None
     accuracy: Optional[Accuracy] = None
     protocol: Optional[Protocol] = None
-    energy: Optional[Energy] = None
+    drawn: Optional[Drawn] = None
     profile: Optional[Profile] = None
     schema: str = "edgepack.report/1"

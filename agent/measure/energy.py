@@ -1,89 +1,76 @@
-"""What a board draws while it measures: rails are read beside the work, and joules cut to the time of the samples."""
+"""Energy per inference, where a power rail can be read (INA3221 on Jetson modules): after the timed samples, so that reading
+the sensor over I2C disturbs no latency. The sensor's readings are kept; joules are derived when they are read.
+
+Mean power while running times seconds per inference; the power before the model was loaded is kept beside it, so that what
+the idle board draws can be taken off. Source of the rails: NVIDIA's Jetson Linux Developer Guide, "Platform Power and
+Performance". Not run on hardware.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from typing import Dict, List, Optional, Tuple
+from typing import Callable, Dict, List, Optional, Tuple
 
-from agent.probes import rails
+from agent.contract.report import Energy
+from agent.probes import jetson
 
-_PERIOD = 0.1  # an INA3221 averages over about as long; more often costs the work
-_LEAST = 2
+SUM = "sum of the module's rails"
+_IDLE_READINGS = 10
+_INTERVAL = 0.05
+_SECONDS = 2.0
 
 
-class Meter:
-    """Reads all rails every `period` seconds in a thread, in a `with` statement; does nothing where there is none."""
+def rail(rails: Dict[str, float]) -> Optional[Tuple[str, float]]:
+    """The rail that counts: what measures the whole board or module, else the sum of all; None without any."""
+    if not rails:
+        return None
+    return jetson.input_power(rails) or (SUM, sum(rails.values()))
 
-    def __init__(self, root: str = "/", period: float = _PERIOD) -> None:
-        self._root, self._period = root, period
-        self._seen: List[Tuple[int, Dict[str, float]]] = []  # monotonic ns, joules since the first reading
-        self._last: Dict[str, float] = {}
-        self._end = threading.Event()
-        self._thread: Optional[threading.Thread] = None
 
-    @property
-    def found(self) -> bool:
-        """Whether any rail can be read."""
-        return bool(rails.powers(self._root) or rails.counters(self._root))
+def idle(root: str = "/", readings: int = _IDLE_READINGS, interval: float = _INTERVAL) -> List[float]:
+    """Milliwatts before the model is loaded; [] at once where no rail can be read."""
+    found: List[float] = []
+    for _ in range(readings):
+        one = rail(jetson.power(root))
+        if one is None:
+            return []
+        found.append(one[1])
+        time.sleep(interval)
+    return found
 
-    def __enter__(self) -> "Meter":  # noqa: PYI034, UP037 - typing.Self is newer than 3.8
-        if self.found:
-            self.read()
-            self._thread = threading.Thread(target=self._watch, daemon=True)
-            self._thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        if self._thread is not None:
-            self._thread.join()
-            self.read()
+def measure(
+    run: Callable[[], object], before: List[float], root: str = "/", seconds: float = _SECONDS
+) -> Optional[Energy]:
+    """Runs for `seconds` while a second thread reads the rail; None when `before` is empty or the rail went away."""
+    first = rail(jetson.power(root)) if before else None
+    if first is None:
+        return None
+    readings: List[float] = []
+    done = threading.Event()
 
-    def _watch(self) -> None:
-        while not self._end.wait(self._period):
-            self.read()
+    def watch() -> None:
+        while not done.is_set():
+            now = rail(jetson.power(root))
+            if now is not None:
+                readings.append(now[1])
+            done.wait(_INTERVAL)
 
-    def read(self) -> None:
-        """One more reading. Power between two readings is taken as the mean of both; counters count by themselves."""
-        counted, drawn, now = rails.counters(self._root), rails.powers(self._root), time.perf_counter_ns()
-        joules: Dict[str, float] = {}
-        past = self._seen[-1] if self._seen else None
-        for name, (value, range_) in counted.items():
-            step = value - self._last.get(name, value)
-            joules[name] = (past[1].get(name, 0.0) if past else 0.0) + (step if step >= 0 else step + range_)
-            self._last[name] = value
-        for name, milliwatts in drawn.items():
-            step = 0.0
-            if past is not None:
-                step = (milliwatts + self._last.get(name, milliwatts)) / 2e3 * (now - past[0]) / 1e9
-            joules[name] = (past[1].get(name, 0.0) if past else 0.0) + step
-            self._last[name] = milliwatts
-        self._seen.append((now, joules))
-
-    def between(self, begin_ns: int, end_ns: int) -> Dict[str, float]:
-        """Joules by rail from one moment of the monotonic clock to another, straight lines between the readings."""
-        if len(self._seen) < _LEAST:
-            return {}
-        names = self._seen[-1][1]
-        return {name: self._at(name, end_ns) - self._at(name, begin_ns) for name in names}
-
-    def mean_mw(self) -> Dict[str, float]:
-        """The mean power by rail over all that was read."""
-        if len(self._seen) < _LEAST:
-            return {}
-        first, last = self._seen[0][0], self._seen[-1][0]
-        return {name: joules / ((last - first) / 1e9) * 1e3 for name, joules in self.between(first, last).items()}
-
-    def _at(self, name: str, when: int) -> float:
-        before, after = self._seen[0], self._seen[-1]
-        for one in self._seen:
-            if one[0] <= when:
-                before = one
-            else:
-                after = one
+    watcher = threading.Thread(target=watch, daemon=True)
+    begin = time.perf_counter()
+    watcher.start()
+    count = 0
+    try:
+        while True:
+            run()
+            count += 1
+            taken = time.perf_counter() - begin
+            if taken >= seconds:
                 break
-        left, right = before[1].get(name, 0.0), after[1].get(name, 0.0)
-        if after[0] <= before[0] or when <= before[0]:
-            return left
-        return left + (right - left) * min(1.0, (when - before[0]) / (after[0] - before[0]))
+    finally:
+        done.set()
+        watcher.join()
+    if not readings:
+        return None
+    return Energy(rail=first[0], power_mw=readings, idle_mw=before, inferences=count, seconds=taken)

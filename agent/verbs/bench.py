@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Optional
+from typing import Any, Dict, List, Optional
 
 from agent import clocks, features, launch, measuring, preparing, trust, turn
 from agent.contract import archive, codec
+from agent.contract.finding import WARNING, Finding
 from agent.contract.job import BenchOptions, Job
 from agent.contract.report import Parity, Report, RuntimeUsed
 from agent.measure import stability
 from agent.probes import cpu, reading
 from agent.store import Store
 from agent.wire import Wire
+
+_NAMED = 8
 
 
 def run(job: Job, wire: Wire) -> Report:
@@ -60,10 +63,33 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
         bundle_bytes=sum(entry.size for entry in manifest.files.values()) + len(manifest.to_bytes()),
         source_bytes=manifest.source.size_bytes,
         started_unix=started,
-        findings=[*manifest.findings, *prepared.findings, *busy, *stability.findings(rounds, parity, manifest)],
+        findings=[
+            *manifest.findings,
+            *prepared.findings,
+            *busy,
+            *elsewhere(checked),
+            *stability.findings(rounds, parity, manifest),
+        ],
         protocol=measured.protocol,
-        energy=measured.energy,
+        drawn=measured.drawn,
         profile=measured.profile,
     )
     store.keep_result(job.id, report)
     return report
+
+
+def elsewhere(checked: Dict[str, Any]) -> List[Finding]:
+    """Nodes that ran on another provider than the one asked for, by name: none at all on it is an error already."""
+    names = checked.get("elsewhere") or []
+    if not names:
+        return []
+    count = sum(checked["placement"].values())
+    more = " and %d more" % (len(names) - _NAMED) if len(names) > _NAMED else ""
+    text = "%d of %d nodes did not run on %s: %s%s" % (
+        len(names),
+        count,
+        checked["provider"],
+        "; ".join(names[:_NAMED]),
+        more,
+    )
+    return [Finding("nodes-elsewhere", WARNING, text, "each change of provider copies: replace these operators")]

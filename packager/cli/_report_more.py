@@ -66,9 +66,9 @@ def _show_course(report: Report, run: int) -> None:
 
 
 def _show_energy(report: Report, run: int) -> None:
-    from packager.results.details import energy_document
+    from packager.results.details import rails_document
 
-    told = energy_document(report)
+    told = rails_document(report)
     if told is None or told["per_inference_mj"] is None:
         return
     rails = ", ".join(f"{name} {value:.3g} mJ" for name, value in told["per_inference_mj"].items())

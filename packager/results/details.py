@@ -98,15 +98,15 @@ def sustained_document(report: Report) -> dict[str, Any] | None:
     }
 
 
-def energy_document(report: Report) -> dict[str, Any] | None:
+def rails_document(report: Report) -> dict[str, Any] | None:
     """Millijoules for each inference, by rail; null with the reason where no rail can be read."""
-    energy = report.energy
-    if energy is None:
+    drawn = report.drawn
+    if drawn is None:
         return None
-    document: dict[str, Any] = codec.encode(energy)
-    count = energy.inferences * ((report.protocol.batch if report.protocol else 0) or 1)
+    document: dict[str, Any] = codec.encode(drawn)
+    count = drawn.inferences * ((report.protocol.batch if report.protocol else 0) or 1)
     document["per_inference_mj"] = {
-        name: 1e3 * joules / count for name, joules in energy.joules.items() if count
+        name: 1e3 * joules / count for name, joules in drawn.joules.items() if count
     } or None
     return document
 

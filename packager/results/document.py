@@ -8,7 +8,7 @@ from typing import Any
 from agent.contract import codec, statistics
 from agent.contract.errors import BudgetError
 from agent.contract.report import Report, Round
-from packager.results import details
+from packager.results import details, energy
 
 _NS_PER_MS = 1e6
 
@@ -119,7 +119,8 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         "runtime": codec.encode(report.runtime),
         "protocol": codec.encode(report.protocol),
         "sustained": details.sustained_document(report),
-        "energy": details.energy_document(report),
+        "energy": energy.per_inference(report),
+        "rails": details.rails_document(report),
         "profile": details.profile_document(report),
         "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),

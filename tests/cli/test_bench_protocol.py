@@ -30,7 +30,7 @@ def test_profile_and_best_threads(edgepack, bundle):
     assert any(layer["original"] for layer in layers)
     assert all(layer["provider"] == "CPUExecutionProvider" for layer in layers)
     assert 0 <= found["profile"]["overhead_share"] <= 1
-    assert found["energy"]["per_inference_mj"] or found["energy"]["unread"]
+    assert found["rails"]["per_inference_mj"] or found["rails"]["unread"]
     shown = edgepack("results", "show", found["run"])
     assert "slowest of" in shown.out
     assert "threads are best" in shown.out

@@ -5,10 +5,11 @@ import time
 
 import pytest
 
-from agent.contract.protocol import Energy
+from agent.contract.protocol import Drawn
 from agent.contract.report import Round
-from agent.measure import energy, streams, sustained
-from agent.measuring import best_threads, candidates, energy_of
+from agent.measure import meter as meters
+from agent.measure import streams, sustained
+from agent.measuring import best_threads, candidates, drawn_by
 from agent.probes import rails
 from tests.agent.measure.test_stability import COOL
 
@@ -91,14 +92,14 @@ def test_no_rail_says_why(tmp_path):
     assert "no rail" in rails.why_none(str(tmp_path))
     put(tmp_path, f"{ZONE}/name", "package-0")
     assert "root" in rails.why_none(str(tmp_path))
-    with energy.Meter(str(tmp_path)) as meter:
+    with meters.Meter(str(tmp_path)) as meter:
         assert not meter.found
     assert meter.between(0, 10) == {}
-    assert energy_of([], meter, {}) == Energy({}, {}, 0.0, 0, rails.why_none())
+    assert drawn_by([], meter, {}) == Drawn({}, {}, 0.0, 0, rails.why_none())
 
 
 def test_a_counter_that_begins_anew_loses_nothing(root, tmp_path):
-    meter = energy.Meter(root)
+    meter = meters.Meter(root)
     meter.read()
     put(tmp_path, ZONE + "/energy_uj", 1_000_000)
     time.sleep(0.2)
@@ -111,12 +112,12 @@ def test_a_counter_that_begins_anew_loses_nothing(root, tmp_path):
 
 
 def test_energy_is_cut_to_the_samples(root):
-    with energy.Meter(root, period=0.05) as meter:
+    with meters.Meter(root, period=0.05) as meter:
         time.sleep(0.2)
         begun = time.perf_counter_ns()
         time.sleep(0.3)
     one = Round(1, 1, [], [1] * 10, None, None, COOL, COOL, loops=2, begun_ns=begun, wall_ns=200_000_000)
-    found = energy_of([one], meter, {"pmbus power1": 1000.0})
+    found = drawn_by([one], meter, {"pmbus power1": 1000.0})
     assert found.joules["pmbus power1"] == pytest.approx(2.5 * 0.2)
     assert (found.inferences, found.unread) == (20, "")
     assert meter.mean_mw()["pmbus power1"] == pytest.approx(2500.0)
