@@ -1,4 +1,7 @@
-"""The agent as one file: sorted entries, fixed timestamps, so that two builds are identical and its hash is its name."""
+"""The agent as one file: sorted entries, fixed timestamps, so that two builds are identical and its hash is its name.
+
+Its modules lie in one tar within the zip and so share one compression (`agent.packed` imports from there).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import functools
 import hashlib
 import io
 import secrets
+import tarfile
 import tokenize
 import zipfile
 from pathlib import Path
@@ -28,6 +32,10 @@ if sys.version_info < (3, 8):
     sys.exit(4)
 from agent.__main__ import main
 sys.exit(main())
+"""
+
+_INIT = b"""from agent.packed import install
+install(__path__[0], __loader__.get_data(__path__[0] + "/modules.tar"))
 """
 
 
@@ -57,12 +65,24 @@ def agent_zip() -> bytes:
 
 def pack(sources: dict[str, bytes] | None = None) -> bytes:
     """Makes the zipapp anew."""
+    bare = {name: _bare(data.decode("utf-8")) for name, data in (_sources() if sources is None else sources).items()}
     buffer = io.BytesIO()
     buffer.write(b"#!/usr/bin/env python3\n")
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "__main__.py", _MAIN)
-        for name, data in (_sources() if sources is None else sources).items():
-            _add(archive, name, _bare(data.decode("utf-8")))
+        _add(archive, "agent/__init__.py", _INIT)
+        _add(archive, "agent/packed.py", bare.pop("agent/packed.py"))
+        _add(archive, "agent/modules.tar", _tar(bare))
+    return buffer.getvalue()
+
+
+def _tar(sources: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in sources.items():
+            entry = tarfile.TarInfo(name.removeprefix("agent/"))
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
     return buffer.getvalue()
 
 

@@ -1,10 +1,12 @@
 """The agent runs on Python 3.8 with nothing installed, and travels as one small file that is the same wherever it is built."""
 
 import ast
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 
 import pytest
@@ -72,7 +74,39 @@ def test_holds_every_module_of_the_agent_and_nothing_else(tmp_path):
     with zipfile.ZipFile(tmp_path / agent_name()) as archive:
         names = archive.namelist()
         assert {entry.date_time for entry in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-    assert names == ["__main__.py", *(short(path) for path in AGENT)]
+        with tarfile.open(fileobj=io.BytesIO(archive.read("agent/modules.tar"))) as modules:
+            held = {f"agent/{entry.name}" for entry in modules if entry.mtime == 0 and entry.isreg()}
+    assert names == ["__main__.py", "agent/__init__.py", "agent/packed.py", "agent/modules.tar"]
+    assert sorted({*held, "agent/packed.py"}) == sorted(short(path) for path in AGENT)
+
+
+def test_every_module_is_imported_and_listed_from_the_zip_and_a_traceback_shows_its_line(tmp_path):
+    (tmp_path / "agent.pyz").write_bytes(agent_zip())
+    code = """
+import importlib, pkgutil, sys, traceback
+sys.path.insert(0, sys.argv[1])
+import agent
+names = [found.name for found in pkgutil.walk_packages(agent.__path__, "agent.")]
+for name in names:
+    if name != "agent.__main__":
+        assert importlib.import_module(name).__file__.startswith(sys.argv[1]), name
+print(len(names))
+from agent.contract import codec
+try:
+    codec.loads(dict, b"{")
+except Exception:
+    print(traceback.format_exc())
+"""
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code, str(tmp_path / "agent.pyz")],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    assert int(done.stdout.split()[0]) == len(AGENT) - 2  # agent itself, and what imports the rest
+    assert f'{tmp_path / "agent.pyz"}/agent/contract/codec.py", line' in done.stdout
+    assert "raise ContractError" in done.stdout
 
 
 def test_its_name_changes_with_its_bytes():
