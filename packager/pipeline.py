@@ -160,15 +160,9 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     check_ranges(ranges, artifact.inputs, may_free=artifact.format == "torch")
     inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
     artifact = dataclasses.replace(artifact, inputs=inputs)
-    job = Lowering(
-        recipe=recipe,
-        profile=profile,
-        workdir=workdir,
-        shapes=shapes,
-        progress=progress,
-        options=request.target_options,
-        ranges=ranges,
-    )
+    job = Lowering(recipe, profile, workdir, shapes=shapes, ranges=ranges, progress=progress)
+    job = dataclasses.replace(job, name=model_name(request.model), preprocessing=request.preprocessing)
+    job = dataclasses.replace(job, options=request.target_options)
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
     job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes, usual))
@@ -311,8 +305,8 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
 
 def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:
     """Floats must agree, or nothing is written; quantised numbers may be off, and then the bundle says so."""
-    rows = list(prepared.plan.target.run(lowered, golden.feeds()))
-    verdict = parity.compare(dict(golden.outputs), rows, terms.tolerance)
+    rows = prepared.plan.target.run(lowered, golden.feeds())
+    verdict = parity.compare(dict(golden.outputs), list(rows), terms.tolerance)
     if verdict.verdict == "pass":
         return []
     bad = [output for output in verdict.outputs if output.verdict != "pass"]
