@@ -19,6 +19,7 @@ class Protocol:
     streams: int = 1
     sustained_minutes: float = 0.0
     lock_clocks: bool = False
+    provider: str = ""  # as asked; empty: the bundle's own
     threads_tried: Dict[str, int] = dataclasses.field(default_factory=dict)
 
 

@@ -66,13 +66,10 @@ def _show_course(report: Report, run: int) -> None:
 
 
 def _show_energy(report: Report, run: int) -> None:
-    from packager.results.details import rails_document
+    from packager.results.details import rails_text
 
-    told = rails_document(report)
-    if told is None or told["per_inference_mj"] is None:
-        return
-    rails = ", ".join(f"{name} {value:.3g} mJ" for name, value in told["per_inference_mj"].items())
-    click.echo(f"run {run}: energy of an inference by rail: {rails}")
+    if rails_text(report):
+        click.echo(f"run {run}: {rails_text(report)}")
 
 
 def _show_layers(report: Report, run: int) -> None:
