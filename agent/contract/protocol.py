@@ -40,8 +40,10 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One node as the runtime executed it; `time_ns` is its mean in an inference. `overhead`: conversion only, no computing
-    of the model's own (transposing, padding, quantising). `original` are nodes of the bundle's model that it stands for.
+    """One node as the runtime executed it; `time_ns` is the mean of the middle half of its times.
+
+    `overhead`: conversion only, no computing of the model's own (transposing, padding, quantising). `original` are the
+    nodes of the bundle's model that it stands for.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Layer:
 class Profile:
     """Layers in the order they ran, over `runs` inferences. Profiling costs time itself: the samples are not from here.
 
-    `total_ns` is the mean inference while profiled. Without layers `unread` says why.
+    `total_ns` is such a mean of whole inferences while profiled. Without layers `unread` says why.
     """
 
     layers: List[Layer]

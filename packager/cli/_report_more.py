@@ -95,7 +95,9 @@ def _show_layers(report: Report, run: int) -> None:
         for layer, share in ranked[:_LAYERS]
     ]
     heads = ["layer", "kind", "µs", "share", "on", "", "of the model's nodes"]
-    title = f"run {run}: the {len(rows)} slowest of {len(profile.layers)} layers, mean of {profile.runs} profiled inferences"
+    title = (
+        f"run {run}: the {len(rows)} slowest of {len(profile.layers)} layers, middle half of {profile.runs} inferences"
+    )
     table(heads, rows, title=title, right=[2, 3])
     overhead = overhead_share(profile.layers) or 0.0
     click.echo(

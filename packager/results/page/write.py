@@ -216,7 +216,7 @@ def _time(report: Report, run: int) -> dict[str, Any]:
         "layers_plot": time_charts.layers(found, parts, f"Time of each layer, run {run}") if found else "",
         "layers": list(zip(found, parts, strict=True)),
         "layers_note": (f"; {overhead:.1%} is conversion" if overhead is not None else "")
-        + (f"; mean of {profile.runs} profiled inferences" if profile and found else ""),
+        + (f"; middle half of {profile.runs} profiled inferences" if profile and found else ""),
         "no_layers": profile.unread if profile else "",
         "energy": energy.told(report) or rails_text(report),
     }
