@@ -26,7 +26,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def edgepack(tmp_path_factory):
+def edgepack(tmp_path_factory, image):
     """The command, with an inventory and machines of its own; the cache of images is the user's."""
     home = tmp_path_factory.mktemp("emulated")
     environment = {**os.environ, "XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
@@ -135,7 +135,7 @@ def test_a_tflite_bundle_computes_on_the_arm_kernels(edgepack, pi4, tmp_path):
     build(str(model), pi4, runtime="tflite", recipe="int8", calibration="random", output=bundle)
     report = measured(edgepack, bundle, pi4)
     assert report["runtime"]["name"] == "tflite"
-    assert report["model"]["precision"] == "int8"
+    assert report["recipe"] == "int8"
 
 
 def test_a_core_without_dot_product_refuses_the_bundle_that_needs_it(edgepack, bundles, small):
