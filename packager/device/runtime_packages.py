@@ -26,8 +26,6 @@ PACKAGES = {
         "markupsafe",
         "mpmath",
         "networkx",
-        "packaging",
-        "pyyaml",
         "ruamel.yaml",
         "sympy",
         "tabulate",
@@ -55,7 +53,7 @@ def check_device(runtime: str, facts: DeviceFacts) -> None:
         # Seen on an emulated Cortex-A72, and by others: https://github.com/pytorch/pytorch/issues/176993
         why = (
             f"its Python runtime needs torch 2.10, whose aarch64 build dies of an illegal instruction on processors before "
-            f"ARMv8.2 (Cortex-A53, A72), and this is a {facts.cpu_model}"
+            f"ARMv8.2 (seen on a Cortex-A72), and this is a {facts.cpu_model}"
         )
         fix = "build for another runtime: edgepack build MODEL --runtime onnxruntime (or tflite)"
     else:
