@@ -11,6 +11,7 @@ from tests.device.road import half_written, with_file
 pytestmark = [
     pytest.mark.device,
     pytest.mark.skipif(bool(links.why_not()), reason=links.why_not()),
+    pytest.mark.timeout(900),
 ]
 SIZE = 3 << 20
 

@@ -11,6 +11,7 @@ from tests.device.bench import old_system
 pytestmark = [
     pytest.mark.device,
     pytest.mark.skipif(bool(old_system.why_not()), reason=old_system.why_not()),
+    pytest.mark.timeout(900),
 ]
 
 
