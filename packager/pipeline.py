@@ -212,8 +212,8 @@ def _calibration(
 
 
 def _execute(prepared: Prepared) -> Built:
-    applied = _changed(prepared)
-    artifact, job, target = applied.artifact, prepared.job, prepared.plan.target
+    applied, job, target = _changed(prepared), prepared.job, prepared.plan.target
+    artifact = applied.artifact
     job.progress("running the original on golden inputs")
     golden = make_golden(prepared.source, artifact, job.calibration, _golden_shapes(job))
     lowered = artifact
@@ -227,8 +227,7 @@ def _execute(prepared: Prepared) -> Built:
         job = dataclasses.replace(job, shapes={})  # they stand in the graph now
     job.progress(f"lowering to {target.title}")
     passed = lower(target, artifact, lowered, job, prepared.gate)
-    lowered, job = passed.artifact, passed.job
-    prepared = dataclasses.replace(prepared, job=job)
+    lowered, job, prepared = passed.artifact, passed.job, dataclasses.replace(prepared, job=passed.job)
     if isinstance(target, FitsGolden):
         golden = target.fit_golden(artifact, lowered, golden)
     terms = target.terms(lowered, job)
@@ -242,11 +241,12 @@ def _execute(prepared: Prepared) -> Built:
 
 def _changed(prepared: Prepared) -> Applied:
     """The source after the recipe's steps on modules: from there on that is the original."""
+    from packager.accuracy.module_score import module_scorer
     from packager.compress.steps import Applied, apply_module_steps
 
-    applied = Applied(prepared.artifact)
-    if any(step["do"] in ("prune", "distill") for step in prepared.job.recipe.steps):
-        applied = apply_module_steps(prepared.source, prepared.artifact, prepared.job)
+    source, artifact, job = prepared.source, prepared.artifact, prepared.job
+    changes = any(step["do"] in ("prune", "distill") for step in job.recipe.steps)
+    applied = apply_module_steps(source, artifact, job, module_scorer) if changes else Applied(artifact)
     return dataclasses.replace(applied, artifact=_trained(prepared, applied.artifact))
 
 
@@ -349,7 +349,7 @@ def _write(
         files={},
         inputs=[_with_layout(spec) for spec in lowered.inputs],
         outputs=[_with_rank(spec, golden) for spec in lowered.outputs],
-        recipe={key: value for key, value in codec.encode(job.recipe).items() if key != "schema"},
+        recipe=job.recipe.document(),
         source=Source(
             format=source.format,
             name=_source_name(request.model),

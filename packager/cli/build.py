@@ -108,9 +108,13 @@ def _show_accuracy(facts: dict[str, Any]) -> None:
     if share:
         click.echo(f"  in INT8: {share['macs']:.1%} of the multiply-adds, {share['weights']:.1%} of the weights")
     for step in facts.get("search", []) if len(facts.get("search", [])) > 1 else []:
-        bought = (
-            step.get("failed") or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
-        )
+        if "sqnr_db" in step:
+            bought = f"{step['sqnr_db']:.1f} dB of signal over noise{'' if step['kept'] else ', not kept'}"
+        else:
+            bought = (
+                step.get("failed")
+                or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
+            )
         click.echo(f"    {step['step']}: {bought}")
 
 
