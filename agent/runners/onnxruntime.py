@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from agent.contract import statistics
 from agent.contract.errors import ContractError, DeviceError, nearest
 
 DISTRIBUTIONS = ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn"]
@@ -25,6 +26,20 @@ _LEVELS = {
     "basic": "ORT_ENABLE_BASIC",
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
+}
+_KERNEL = "_kernel_time"
+# What a conversion adds around the model's own work: layout changes, quantising and back, copies between devices.
+_OVERHEAD = {
+    "Cast",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MemcpyFromHost",
+    "MemcpyToHost",
+    "Pad",
+    "QuantizeLinear",
+    "ReorderInput",
+    "ReorderOutput",
+    "Transpose",
 }
 _OPTIONS = ("graph_optimization_level", "disabled_optimizers", "config")
 
@@ -114,11 +129,7 @@ class Runner:
 
     def placement(self) -> Dict[str, int]:
         """How many nodes each provider executed; needs `profile` at load and at least one run. Ends the profiling."""
-        path = self._session.end_profiling()
-        with open(path, encoding="utf-8") as file:
-            events = json.load(file)
-        os.unlink(path)
-        counts, self._elsewhere = placed(events, self._provider)
+        counts, self._elsewhere = placed(self._events(), self._provider)
         if self._provider not in counts and self._provider != _SHORT["cpu"]:
             raise _not_used(self._provider, sorted(counts))
         return counts
@@ -126,6 +137,33 @@ class Runner:
     def elsewhere(self) -> List[str]:
         """The nodes that another provider than the one asked for executed; known after `placement`."""
         return self._elsewhere
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """The nodes in the order they ran, as fields of `agent.contract.protocol.Layer`; the first inference is left out.
+        Needs `profile` at load; ends the profiling. onnxruntime counts whole microseconds: the mean of many is finer.
+        """
+        rows: Dict[str, Dict[str, Any]] = {}
+        times: Dict[str, List[int]] = {}
+        for event in self._events():
+            name, kind = event["name"], event["args"].get("op_name", "")
+            if name.endswith(_KERNEL):
+                name = name[: -len(_KERNEL)]
+            name = name or "%s, node %s" % (kind, event["args"].get("node_index"))
+            rows.setdefault(
+                name, {"name": name, "kind": kind, "provider": event["args"]["provider"], "overhead": kind in _OVERHEAD}
+            )
+            times.setdefault(name, []).append(event["dur"] * 1000)
+        for name, taken in times.items():
+            rows[name]["time_ns"] = statistics.middle(taken[1:] or taken)
+        return list(rows.values())
+
+    def _events(self) -> List[Dict[str, Any]]:
+        """The profile's events of nodes, in their order; the file is deleted."""
+        path = self._session.end_profiling()
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)
+        os.unlink(path)
+        return [one for one in events if one.get("cat") == "Node" and one.get("args", {}).get("provider")]
 
     def close(self) -> None:
         """Frees the session."""

@@ -120,7 +120,7 @@ class Runner:
         self._engine: Any = None
 
     def load(self, path: str, options: Dict[str, Any]) -> None:
-        """`options`: engine and sha256 (from `prepare`), session_options. Raises DeviceError."""
+        """`options`: engine and sha256 (from `prepare`), session_options, layer_times. Raises DeviceError."""
         _check_provider(options.get("provider") or "")
         if "engine" not in options:
             raise DeviceError(
@@ -142,6 +142,8 @@ class Runner:
         self._logger = api.make_logger(trt, messages)  # must outlive the runtime
         runtime, engine = api.open_engine(trt, plan, self._logger, dla)
         self._engine = Engine(trt, runtime, engine, cuda)
+        if options.get("layer_times"):
+            self._engine.time_layers()
 
     def version(self) -> str:
         """TensorRT's version."""
@@ -170,6 +172,10 @@ class Runner:
     def placement(self) -> Dict[str, int]:
         """How many layers of the engine take each type, from the engine inspector."""
         return count_types(self._engine.layers())
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """TensorRT's own time of each layer; needs `layer_times` at load."""
+        return self._engine.layer_times()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Frees the engine, its buffers, stream and events."""

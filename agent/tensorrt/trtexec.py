@@ -182,6 +182,10 @@ class Engine:
         """No table: trtexec prints one only on request."""
         return []
 
+    def layer_times(self) -> List[Dict[str, Any]]:
+        """None: each inference is a process of trtexec's own."""
+        return []
+
     def close(self) -> None:
         """Nothing is held."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from packager.cli._report_more import show_more
 from packager.cli._show import mb, ms, show_findings, table
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _show_run(device: str, report: Report, run: int) -> None:
         click.echo(f"run {run}: {difference(report.accuracy)}")
     if energy.told(report):
         click.echo(f"run {run}: {energy.told(report)}")
+    show_more(report, run)
     show_findings(report.findings)
 
 
