@@ -222,7 +222,7 @@ class Push:
             if offer.whole:
                 self._stage_again()
             return None
-        done = self._device.activate(slot, self.digest)
+        done = self._device.activate(slot, self.digest, patience=self._options.patience)
         self._findings += decoded(list[Finding], part(done, "findings", list, self._device.address), slot)
         return done
 

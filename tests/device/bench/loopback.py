@@ -44,7 +44,7 @@ Subsystem sftp internal-sftp
 # $1 name, $2 folder, $3 disk image or "": what the device's first process does before it becomes sshd.
 BOOT = f"""set -e
 hostname "$1"
-for f in passwd group shadow hostname; do mount --bind "$2/etc/$f" "/etc/$f"; done
+mount --bind "$2/etc" /etc
 mount -t tmpfs run /run; mkdir -p /run/sshd
 if [ -n "$3" ]; then mount -o loop "$3" "$2/home"; chown {USER_ID}:{USER_ID} "$2/home"; fi
 exec "$4" -D -e -f "$2/sshd_config"
@@ -177,16 +177,18 @@ class Loopback:
         return False
 
     def _make_accounts(self):
-        """Copies of the host's accounts with one user more; they replace the originals inside the device only."""
+        """A copy of /etc with one user more, seen inside the device only.
+
+        The whole folder: a file mounted on /etc/passwd is gone as soon as the host replaces its own, as useradd does.
+        """
         etc = self.folder / "etc"
-        etc.mkdir()
+        subprocess.run(["cp", "-a", "/etc", str(etc)], check=True)
         own = {
             "passwd": f"{USER}:x:{USER_ID}:{USER_ID}:edgepack:{self.home}:/bin/sh\n",
             "group": f"{USER}:x:{USER_ID}:\n",
             "shadow": f"{USER}:*:19000:0:99999:7:::\n",  # "*" and not "!": without PAM a locked account is refused
         }
         for name, line in own.items():
-            shutil.copyfile(f"/etc/{name}", etc / name)
             with (etc / name).open("a") as file:
                 file.write(line)
         if "sshd" not in {entry.pw_name for entry in pwd.getpwall()}:
