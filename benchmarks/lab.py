@@ -35,17 +35,19 @@ class Lab:
             self._interpreters.remove()
         self._scratch.cleanup()
 
-    def device(self, name, *, runtime=False, address="", **options):
-        """A device, switched on; with `runtime` its interpreter can run bundles. `address` is how to reach it where that is
-        not its own (through a proxy).
-        """
+    def device(self, name, *, runtime=False, **options):
+        """A device, switched on; with `runtime` its interpreter can run bundles."""
         device = Loopback(self.key.with_name("id_ed25519.pub").read_text(), name=name, **options)
         self._devices.append(device)
         device.start()
-        self.client.trust(device)
-        python = self.python_with_runtime() if runtime else device.python
-        inventory.add(name, inventory.DeviceEntry(address=address or device.address, python=python))
+        self.register(name, device, self.python_with_runtime() if runtime else device.python)
         return device
+
+    def register(self, name, device, python=""):
+        """Makes it known by its address as it is now; again where that has changed."""
+        python = python or inventory.resolve(name).python
+        self.client.trust(device)
+        inventory.add(name, inventory.DeviceEntry(address=device.address, python=python))
 
     def python_with_runtime(self):
         """An interpreter with ONNX Runtime that every device's user may run."""
