@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _EMULATED_IDLE = 900.0
 _COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
@@ -134,6 +136,8 @@ class Device:
         """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does. A slot that does not
         run the bundle `leaving` stays as it is.
         """
+        if leaving and not _DIGEST.match(leaving):
+            raise UsageError(f"not a bundle digest: {leaving!r:.100}", expected="sha256: and 64 hex digits")
         return self._switch("rollback", {"slot": check_slot_name(slot), "leaving": leaving})
 
     def _switch(self, verb: str, arguments: dict[str, Any], patience: float = 60.0) -> dict[str, Any]:
