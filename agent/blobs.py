@@ -23,6 +23,7 @@ from agent.disk import write_file
 
 _SHA = re.compile(r"^[0-9a-f]{64}\Z")
 _PIECE = 1 << 20
+_TRIES = 100  # to get hold of a file that others make and move
 INDEX = ".chunks"
 PART = ".part"
 READ_ONLY = 0o444  # an application that wrote into a file would change every bundle that has it
@@ -185,7 +186,12 @@ class Incoming:
         self._file.flush()
         os.fchmod(self._file.fileno(), READ_ONLY)
         os.fsync(self._file.fileno())
-        os.replace(str(self._path), str(self._blobs.path(self._sha256)))
+        if self._blobs.has(
+            self._sha256, self.size
+        ):  # another agent was faster, and bundles are linked to what it brought
+            self._path.unlink()
+        else:
+            os.replace(str(self._path), str(self._blobs.path(self._sha256)))
         sync_folder(self._blobs.folder)
 
 
@@ -238,8 +244,18 @@ def _size(path: Path) -> int:
 
 def claim(path: Path) -> Optional[IO[bytes]]:
     """The file, made where it is not there, open and locked; None when another agent holds it."""
-    while True:
-        file = os.fdopen(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+    for _ in range(_TRIES):
+        try:
+            file = os.fdopen(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        except PermissionError:
+            if not os.access(str(path.parent), os.W_OK | os.X_OK):
+                raise
+            # All of it came, and it is read-only already: its agent is about to move it, or was killed just there.
+            if held(path):
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                os.chmod(str(path), 0o600)
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -249,3 +265,4 @@ def claim(path: Path) -> Optional[IO[bytes]]:
             if os.fstat(file.fileno()).st_ino == path.stat().st_ino:
                 return file
         file.close()  # it became a blob between our two calls
+    return None

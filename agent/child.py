@@ -10,7 +10,6 @@ import importlib
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -18,16 +17,14 @@ from agent import remedy
 from agent.contract import codec, parity
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError
 from agent.contract.manifest import MANIFEST_NAME, Manifest, Tolerance, parse_manifest
-from agent.contract.report import Round
-from agent.measure import sampler
-from agent.probes import memory, reading
+from agent.probes import memory
 from agent.wire import Wire, read_document
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main(wire: Wire) -> int:
-    """Serves one task from standard input: {"task": "check" | "round", ...}."""
+    """Serves one task from standard input: {"task": "check" | "round" | "profile" | ..., ...}."""
     # onnxruntime 1.32 reports its use unless told not to: a device's measurements are nobody else's.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     baseline = memory.process_resident()
@@ -44,8 +41,13 @@ def main(wire: Wire) -> int:
             from agent import serving
 
             serving.serve(wire, **task)
+        elif name == "check":
+            wire.result(check(**task))
         else:
-            wire.result(_TASKS[name](baseline=baseline, **task))
+            from agent import rounds
+
+            work: Any = {"round": rounds.round_, "profile": rounds.profile}[name]
+            wire.result(work(wire, baseline=baseline, **task))
     except EdgepackError as error:
         wire.error(error)
         return error.exit_code
@@ -55,13 +57,10 @@ def main(wire: Wire) -> int:
     return 0
 
 
-def check(
-    *, folder: str, options: Dict[str, Any], tolerance: Any = None, golden: bool = True, baseline: Any = None
-) -> Dict[str, Any]:
+def check(*, folder: str, options: Dict[str, Any], tolerance: Any = None, golden: bool = True) -> Dict[str, Any]:
     """Loads with profiling on, runs every golden sample, compares, and counts nodes by provider."""
     import tempfile
 
-    del baseline
     base = Path(folder)
     manifest = read_manifest(base)
     with tempfile.TemporaryDirectory(prefix="edgepack-") as scratch:
@@ -79,54 +78,11 @@ def check(
         result = {
             "parity": codec.encode(verdict),
             "placement": runner.placement(),
+            "elsewhere": getattr(runner, "elsewhere", list)(),
             "version": runner.version(),
             "provider": runner.provider(),
         }
         runner.close()
-    return result
-
-
-def round_(
-    *,
-    folder: str,
-    options: Dict[str, Any],
-    seconds: float,
-    runs: Any = None,
-    warmup_seconds: float = 0.5,
-    warmup_runs: int = 5,
-    baseline: Any = None,
-) -> Round:
-    """One round: load, first inference, warm-up, samples; probes before and after."""
-    base = Path(folder)
-    manifest = read_manifest(base)
-    before = reading.take()
-    # The runtime's own import is not the model's load time.
-    importlib.import_module("agent.runners." + manifest.runtime.name)
-    feed = first_feed(manifest, base)
-    _import_runtime(manifest)
-    clock = time.perf_counter_ns
-    start = clock()
-    runner = load_runner(manifest, base, options)
-    loaded = clock()
-    runner.run(feed)
-    first = clock()
-    warm = sampler.warm_up(runner.run, feed, warmup_seconds, warmup_runs)
-    take_parts(runner)  # those of the warm-up
-    timed, lead = runner.timed() if hasattr(runner, "timed") else (runner.run, None)
-    samples = sampler.sample(timed, feed, seconds, runs, lead)
-    parts = take_parts(runner)
-    result = Round(
-        load_ns=loaded - start,
-        first_ns=first - loaded,
-        warmup_ns=warm,
-        samples_ns=samples,
-        parts_ns=parts,
-        peak_memory_bytes=memory.process_peak(),
-        baseline_memory_bytes=baseline,
-        before=before,
-        after=reading.take(),
-    )
-    runner.close()
     return result
 
 
@@ -143,18 +99,10 @@ def evaluate(wire: Wire, *, folder: str, options: Dict[str, Any], inputs: Dict[s
         runner.close()
 
 
-def take_parts(runner: Any) -> Dict[str, List[int]]:
-    """Each inference's parts as the runtime times them itself (copies, computing), since the last call; {} for most."""
-    return runner.take_parts() if hasattr(runner, "take_parts") else {}
-
-
 def call(wire: Wire, *, runner: str, function: str, arguments: Dict[str, Any]) -> Any:
     """A function of the runner's module, for runners that prepare."""
     module = importlib.import_module("agent.runners." + runner)
     return getattr(module, function)(progress=wire.progress, **arguments)
-
-
-_TASKS: Dict[str, Any] = {"check": check, "round": round_}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
 def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> Any:
     """The bundle's model in its runtime, with the bundle's session options. Raises DeviceError."""
     module = importlib.import_module("agent.runners." + manifest.runtime.name)
-    _import_runtime(manifest)
+    import_runtime(manifest)
     runner = module.Runner()
     chosen = dict(options)
     # Some formats name their inputs and outputs, others only order them.
@@ -180,7 +128,8 @@ def load_runner(manifest: Manifest, folder: Path, options: Dict[str, Any]) -> An
     return runner
 
 
-def _import_runtime(manifest: Manifest) -> None:
+def import_runtime(manifest: Manifest) -> None:
+    """What the bundle's runner will import. Raises DeviceError where it is missing."""
     module = importlib.import_module("agent.runners." + manifest.runtime.name)
     _import_any(["numpy"], module, "no-numpy")
     if hasattr(module, "prepare"):

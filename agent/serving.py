@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict
 
-from agent import child
+from agent import child, rounds
 from agent.measure import sampler
 from agent.wire import Wire, read_document
 
@@ -30,5 +30,5 @@ def serve(wire: Wire, *, folder: str, options: Dict[str, Any], warmup_seconds: f
         for _ in range(asked["lead"]):
             runner.run(feed)
         samples = sampler.sample(timed, feed, 0.0, asked["runs"], lead)
-        child.take_parts(runner)  # nobody asks for them here, and they would grow
+        rounds.take_parts(runner)  # nobody asks for them here, and they would grow
         wire.send({"type": "block", "samples_ns": samples})

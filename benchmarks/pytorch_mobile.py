@@ -1,9 +1,11 @@
 """PyTorch Lite and ExecuTorch on architectures of `transformers` built from small configs, and on recurrent and convolutional
 networks: builds that succeed, parity with the original, size, and latency against fp32 in the same runtime.
 
-    python benchmarks/pytorch_mobile.py [--runtime pytorch_lite] [--only bert,vit] [--seconds 1]
+    python benchmarks/pytorch_mobile.py [--runtime pytorch_lite] [--only bert,vit,linear] [--zoo CASES] [--seconds 1]
 
-Weights are random, so the cosine is parity, not accuracy. The latencies of a model's recipes are sampled in turn in one
+With --zoo, the cases there that have a model.py (benchmarks/zoo/make.py makes such folders) are built too, calibrated on
+their own cal.npz. Elsewhere weights are random, so the cosine is parity, not accuracy.
+The latencies of a model's recipes are sampled in turn in one
 process, one thread: ratios hold where the machine is shared, milliseconds may not. Needs the `torch` extra and
 `transformers`; `executorch` for its rows.
 """
@@ -18,6 +20,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+TARGET = "linux-x86-64"  # the machine that measures: its INT8 engine is x86, an ARM board's is qnnpack
 RECIPES = ("fp32", "int8-dynamic", "int8")
 TEXT = {
     "vocab_size": 500,
@@ -45,9 +48,16 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
 }
 
 
+# Layers of the sizes of a small language model, for dynamic INT8: (kind, inputs, units).
+LAYERS = {"linear": ("Linear", 512, 512), "lstm": ("LSTM", 256, 256), "gru": ("GRU", 256, 256)}
+ZOO: dict[str, Path] = {}
+
+
 def __getattr__(name: str) -> Any:
     if name in ARCHITECTURES:
         return lambda: make(name)
+    if name in LAYERS:
+        return lambda: layer(name)
     if name.removesuffix("_samples") in ARCHITECTURES:
         return lambda: samples(name.removesuffix("_samples"))
     raise AttributeError(name)
@@ -78,6 +88,36 @@ def make(name: str) -> Any:
     return Hidden().eval(), (example,)
 
 
+def layer(name: str) -> Any:
+    """Two layers of a kind over a sequence of 32; the output tensor alone."""
+    import torch
+
+    kind, inputs, units = LAYERS[name]
+    parts = [getattr(torch.nn, kind)(inputs, units), getattr(torch.nn, kind)(units, units)]
+    if name != "linear":
+        parts = [getattr(torch.nn, kind)(inputs, units, num_layers=2, batch_first=True)]
+
+    class Layers(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleList(parts)
+
+        def forward(self, x: Any) -> Any:
+            for part in self.parts:
+                x = part(x)
+                x = x[0] if isinstance(x, tuple) else x
+            return x
+
+    return Layers().eval(), (torch.randn(1, 32, inputs),)
+
+
+def source_of(name: str) -> tuple[str, str]:
+    """The factory's entry and where its calibration data come from."""
+    if name in ZOO:
+        return f"{ZOO[name] / 'model.py'}:build", str(ZOO[name] / "cal.npz")
+    return f"{__file__}:{name}", f"{__file__}:{name}_samples" if name in ARCHITECTURES else "random"
+
+
 def samples(name: str) -> dict[str, Any]:
     """Thirty-two inputs like the example."""
     import torch
@@ -99,18 +139,22 @@ def one(name: str, runtime: str, folder: Path, seconds: float) -> None:
     for recipe in RECIPES:
         started = time.perf_counter()
         output = folder / f"{name}-{runtime}-{recipe}.edgepack"
-        calibration = f"{__file__}:{name}_samples" if recipe == "int8" else None
+        entry, data = source_of(name)
+        calibration = data if recipe == "int8" else None
         try:
             built = pipeline.build(
-                f"{__file__}:{name}",
-                "linux-arm64",
+                entry,
+                TARGET,
                 runtime=runtime,
                 recipe=recipe,
                 calibration=calibration,
                 output=output,
             )
         except EdgepackError as error:
-            print(f"| {runtime} | {name} | {recipe} | no: {error.what[:90]} | | | |", flush=True)
+            print(
+                f"| {runtime} | {name} | {recipe} | no: {error.what.splitlines()[0][:90]} ({error.code}) | | | |",
+                flush=True,
+            )
             continue
         took = time.perf_counter() - started
         place = folder / output.stem
@@ -154,16 +198,20 @@ def measure(calls: dict[str, Any], seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", action="append")
-    parser.add_argument("--only", default=",".join(ARCHITECTURES))
+    parser.add_argument("--only", default="")
+    parser.add_argument("--zoo", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0)
     asked = parser.parse_args()
     warnings.simplefilter("ignore")
+    if asked.zoo is not None:
+        ZOO.update({path.parent.name: path.parent for path in sorted(asked.zoo.glob("*/model.py"))})
+    chosen = asked.only.split(",") if asked.only else [*ZOO, *ARCHITECTURES, *LAYERS]
     print(
         "| runtime | model | recipe | parity | model bytes | ms | against fp32 | build |\n|---|---|---|---|---|---|---|---|"
     )
     with tempfile.TemporaryDirectory() as name:
         for runtime in asked.runtime or ["pytorch_lite", "executorch"]:
-            for model in asked.only.split(","):
+            for model in chosen:
                 one(model, runtime, Path(name), asked.seconds)
 
 

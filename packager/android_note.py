@@ -6,11 +6,21 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agent.contract.manifest import Preprocessing
     from packager.artifact import Artifact
 
 
-def integration_note(artifact: Artifact, quantization: Mapping[str, Mapping[str, Any]], least: str) -> str:
-    """How the model goes into an app: dependency, tensors, the way between pixels and integers. Markdown."""
+def integration_note(
+    artifact: Artifact,
+    quantization: Mapping[str, Mapping[str, Any]],
+    least: str,
+    preprocessing: Preprocessing | None = None,
+    labelled: str = "",
+) -> str:
+    """How the model goes into an app: dependency, tensors, the way between pixels and integers. Markdown.
+
+    `least` is the oldest LiteRT that runs it; `labelled` the output whose labels are in the file.
+    """
     lines = [
         "# Using this model in an Android app",
         "",
@@ -29,6 +39,11 @@ def integration_note(artifact: Artifact, quantization: Mapping[str, Mapping[str,
             q = quantization.get(spec.name)
             real = f"(q - {q['zero_point']}) * {q['scale']:.9g}" if q else "as it is"
             lines.append(f"| {side} | `{spec.name}` | {spec.dtype} | {shape} | {spec.layout or '-'} | {real} |")
+    if preprocessing is not None:
+        lines += ["", _pixels(preprocessing)]
+    if labelled:
+        told = "one for each value of the last axis; `MetadataExtractor` gives it, or any unzip"
+        lines += ["", f"`labels.txt` inside the `.tflite` holds the labels of `{labelled}`, {told}."]
     lines += [
         "",
         "An integer input is `round(real / scale) + zero point`, held within the type's range.",
@@ -36,3 +51,12 @@ def integration_note(artifact: Artifact, quantization: Mapping[str, Mapping[str,
         "",
     ]
     return "\n".join(lines)
+
+
+def _pixels(preprocessing: Preprocessing) -> str:
+    height, width = preprocessing.size
+    mean, std = (", ".join(f"{value:.6g}" for value in side) for side in (preprocessing.mean, preprocessing.std))
+    return (
+        f"A picture is resized to {width} x {height}, its {preprocessing.color.upper()} values are divided by 255, "
+        f"then (value - mean) / std with mean {mean} and std {std}. The metadata say the same of values of 0 to 255."
+    )

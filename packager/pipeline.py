@@ -160,15 +160,9 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     check_ranges(ranges, artifact.inputs, may_free=artifact.format == "torch")
     inputs = tuple(_with_layout(spec) for spec in artifact.inputs)
     artifact = dataclasses.replace(artifact, inputs=inputs)
-    job = Lowering(
-        recipe=recipe,
-        profile=profile,
-        workdir=workdir,
-        shapes=shapes,
-        progress=progress,
-        options=request.target_options,
-        ranges=ranges,
-    )
+    job = Lowering(recipe, profile, workdir, shapes=shapes, ranges=ranges, progress=progress)
+    job = dataclasses.replace(job, name=model_name(request.model), preprocessing=request.preprocessing)
+    job = dataclasses.replace(job, options=request.target_options)
     # The plan first: it is what tells that INT8 lacks its data, before any is loaded.
     plan = make_plan(artifact, job, runtime, calibrated=request.calibration is not None)
     job = dataclasses.replace(job, calibration=_calibration(request, artifact, shapes, usual))
@@ -218,8 +212,8 @@ def _calibration(
 
 
 def _execute(prepared: Prepared) -> Built:
-    applied = _changed(prepared)
-    artifact, job, target = applied.artifact, prepared.job, prepared.plan.target
+    applied, job, target = _changed(prepared), prepared.job, prepared.plan.target
+    artifact = applied.artifact
     job.progress("running the original on golden inputs")
     golden = make_golden(prepared.source, artifact, job.calibration, _golden_shapes(job))
     lowered = artifact
@@ -233,8 +227,7 @@ def _execute(prepared: Prepared) -> Built:
         job = dataclasses.replace(job, shapes={})  # they stand in the graph now
     job.progress(f"lowering to {target.title}")
     passed = lower(target, artifact, lowered, job, prepared.gate)
-    lowered, job = passed.artifact, passed.job
-    prepared = dataclasses.replace(prepared, job=job)
+    lowered, job, prepared = passed.artifact, passed.job, dataclasses.replace(prepared, job=passed.job)
     if isinstance(target, FitsGolden):
         golden = target.fit_golden(artifact, lowered, golden)
     terms = target.terms(lowered, job)
@@ -248,11 +241,12 @@ def _execute(prepared: Prepared) -> Built:
 
 def _changed(prepared: Prepared) -> Applied:
     """The source after the recipe's steps on modules: from there on that is the original."""
+    from packager.accuracy.module_score import module_scorer
     from packager.compress.steps import Applied, apply_module_steps
 
-    applied = Applied(prepared.artifact)
-    if any(step["do"] in ("prune", "distill") for step in prepared.job.recipe.steps):
-        applied = apply_module_steps(prepared.source, prepared.artifact, prepared.job)
+    source, artifact, job = prepared.source, prepared.artifact, prepared.job
+    changes = any(step["do"] in ("prune", "distill") for step in job.recipe.steps)
+    applied = apply_module_steps(source, artifact, job, module_scorer) if changes else Applied(artifact)
     return dataclasses.replace(applied, artifact=_trained(prepared, applied.artifact))
 
 
@@ -311,8 +305,8 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
 
 def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:
     """Floats must agree, or nothing is written; quantised numbers may be off, and then the bundle says so."""
-    rows = list(prepared.plan.target.run(lowered, golden.feeds()))
-    verdict = parity.compare(dict(golden.outputs), rows, terms.tolerance)
+    rows = prepared.plan.target.run(lowered, golden.feeds())
+    verdict = parity.compare(dict(golden.outputs), list(rows), terms.tolerance)
     if verdict.verdict == "pass":
         return []
     bad = [output for output in verdict.outputs if output.verdict != "pass"]
@@ -355,7 +349,7 @@ def _write(
         files={},
         inputs=[_with_layout(spec) for spec in lowered.inputs],
         outputs=[_with_rank(spec, golden) for spec in lowered.outputs],
-        recipe={key: value for key, value in codec.encode(job.recipe).items() if key != "schema"},
+        recipe=job.recipe.document(),
         source=Source(
             format=source.format,
             name=_source_name(request.model),

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import numpy as np
 
-    from agent.contract.manifest import RuntimeNeed, Tolerance
+    from agent.contract.manifest import Preprocessing, RuntimeNeed, Tolerance
     from packager.artifact import Artifact
     from packager.bundle.golden import GoldenVectors
     from packager.calibration import CalibrationData
@@ -56,7 +56,8 @@ class Converter(Protocol):
 class Lowering:
     """What a target is given beside the artifact. `shapes` are the user's --shape by input name, `ranges` those
     given as min:opt:max (for targets with `ranges = True`); `progress` takes words. `options` are the target's own, as the
-    user gave them (`bytecode`). `cache` is a folder for what may serve the next lowering of the same model too.
+    user gave them (`bytecode`). `cache` is a folder for what may serve the next lowering of the same model too. `name` is
+    the model's, `preprocessing` what makes its input out of a picture, where the user said so.
     """
 
     recipe: Recipe
@@ -68,6 +69,8 @@ class Lowering:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ranges: Mapping[str, Range] = dataclasses.field(default_factory=dict)
     cache: Path | None = None
+    name: str = ""
+    preprocessing: Preprocessing | None = None
 
 
 @dataclasses.dataclass(frozen=True)

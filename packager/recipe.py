@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.contract import codec
 from agent.contract.errors import ContractError, UsageError, unknown_name
-from packager.recipe_steps import expand
+from packager.recipe_steps import expand, without_folders
 
 PRECISIONS = ("fp32", "fp16", "int8-dynamic", "int8", "int16x8", "int8-fp16")
 METHODS = ("minmax", "entropy", "percentile", "mse")
@@ -52,6 +52,13 @@ class Recipe:
     asymmetric: bool = False
     steps: tuple[dict[str, Any], ...] = ()
     schema: str = "edgepack.recipe/1"
+
+    def document(self) -> dict[str, Any]:
+        """For the manifest: files by their names only."""
+        told: dict[str, Any] = without_folders(
+            {key: value for key, value in codec.encode(self).items() if key != "schema"}
+        )
+        return told
 
     @property
     def needs_calibration(self) -> bool:

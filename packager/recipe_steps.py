@@ -14,6 +14,7 @@ precision = "int8"
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Dict, List, Optional, Union  # noqa: UP035 - the codec reads these types
 
@@ -181,6 +182,23 @@ def expand(data: Mapping[str, Any], source: str) -> dict[str, Any]:
             flat[key] = value
     flat.setdefault("precision", "fp32")
     return {**flat, "steps": [codec.encode(step) for step in steps]}
+
+
+_PATHS = ("qat", "train", "data", "loop", "eval", "metric", "teacher")
+
+
+def without_folders(recipe: Any) -> Any:
+    """A recipe's document for the bundle, files by their names only: the same recipe in another folder gives the same
+    bundle, and nobody reads in it where its maker keeps things.
+    """
+    if isinstance(recipe, list):
+        return [without_folders(one) for one in recipe]
+    if not isinstance(recipe, dict):
+        return recipe
+    return {
+        key: re.split(r"[\\/]", value)[-1] if key in _PATHS and isinstance(value, str) else without_folders(value)
+        for key, value in recipe.items()
+    }
 
 
 def of_kind(steps: Sequence[Mapping[str, Any]], *kinds: str) -> list[Any]:

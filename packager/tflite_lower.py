@@ -12,7 +12,7 @@ from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
 from packager.bundle.golden import GoldenVectors
-from packager.compress.quantize.tflite import quantize_tflite
+from packager.compress.quantize.tflite import float_findings, quantize_tflite
 from packager.compress.quantize.tflite_layers import compute_layers, computed_in_int8
 from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
 from packager.tflite_model import (
@@ -24,6 +24,7 @@ from packager.tflite_model import (
     rename,
     to_bytes,
 )
+from packager.tflite_qdq import integer_ends
 from packager.tflite_run import fit
 
 if TYPE_CHECKING:
@@ -158,9 +159,30 @@ def _passed_through(artifact: Artifact, recipe: Recipe) -> Artifact:
             fix="build from the float model, or take --recipe int8 to pass this one through",
             code="already-quantised",
         )
+    model = read_model(artifact.path)
+    if any(step.name == "convert_learned" for step in artifact.steps):
+        return _learned(artifact, model, recipe)
     finding = Finding("already-quantised", INFO, "the source is already quantised: passed through as it is", "")
-    more = layout_findings(read_model(artifact.path))
-    return dataclasses.replace(artifact, findings=(*artifact.findings, finding, *more))
+    return dataclasses.replace(artifact, findings=(*artifact.findings, finding, *layout_findings(model)))
+
+
+def _learned(artifact: Artifact, model: Any, recipe: Recipe) -> Artifact:
+    """Learned ranges are in the operators already; what is left is whether inputs and outputs are integers too."""
+    more = [*float_findings(model, recipe), *layout_findings(model)]
+    if recipe.io == "float" or recipe.precision != "int8":
+        return dataclasses.replace(artifact, findings=(*artifact.findings, *more))
+    integer_ends(model)
+    rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
+    path = artifact.path.with_name("lowered.tflite")
+    path.write_bytes(to_bytes(model))
+    return dataclasses.replace(
+        artifact,
+        path=path,
+        digest=digest_files([path]),
+        inputs=_kept_layout(model_inputs(model), artifact.inputs),
+        outputs=_kept_layout(model_outputs(model), artifact.outputs),
+        findings=(*artifact.findings, *more),
+    )
 
 
 def _kept_layout(specs: Sequence[TensorSpec], before: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:

@@ -87,7 +87,24 @@ def parse_model(raw: bytes, where: str = "") -> Any:
     for graph in model.subgraphs:
         graph.operators = list(graph.operators or [])
         graph.tensors = list(graph.tensors or [])
+    _resolve(model, raw)
     return model
+
+
+def _resolve(model: Any, raw: bytes) -> None:
+    """Weights and options that lie behind the flatbuffer come into the model, as `to_bytes` writes what is inside only."""
+    import numpy as np
+
+    for buffer in model.buffers:
+        if buffer.offset > 1:  # 0 and 1 say that there is none
+            buffer.data = np.frombuffer(raw, np.uint8, count=buffer.size, offset=buffer.offset)
+            buffer.offset = buffer.size = 0
+    for graph in model.subgraphs:
+        for op in graph.operators:
+            if op.largeCustomOptionsOffset > 1:
+                start = op.largeCustomOptionsOffset
+                op.customOptions = np.frombuffer(raw, np.uint8, count=op.largeCustomOptionsSize, offset=start)
+                op.largeCustomOptionsOffset = op.largeCustomOptionsSize = 0
 
 
 def _verify(raw: bytes, where: str) -> None:

@@ -20,6 +20,7 @@ from agent.contract.errors import ConvertError, UsageError, unknown_name
 from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import TensorSpec
 from packager.shapes import Shape, show
+from packager.torch_hints import hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -122,6 +123,7 @@ def call_factory(entry: str) -> Made:
                 f"{name}() raised {error!r}",
                 where=_line_of(error, place),
                 expected="an nn.Module",
+                fix=hint(error),
                 code="factory-failed",
             ) from error
     examples = None

@@ -35,11 +35,13 @@ USED = {
         "profiling_verbosity",
         "add_optimization_profile",
         "progress_monitor",
+        "default_device_type",
+        "DLA_core",
     ],
     "IOptimizationProfile": ["set_shape"],
     "IHostMemory": ["nbytes"],
     "IProgressMonitor": ["__init__", "phase_start", "phase_finish", "step_complete"],
-    "Runtime": ["__init__", "deserialize_cuda_engine"],
+    "Runtime": ["__init__", "deserialize_cuda_engine", "DLA_core"],
     "ICudaEngine": [
         "num_io_tensors",
         "get_tensor_name",
@@ -63,6 +65,7 @@ USED = {
 ENUMS = [
     "NetworkDefinitionCreationFlag",
     "BuilderFlag",
+    "DeviceType",
     "MemoryPoolType",
     "ProfilingVerbosity",
     "TensorIOMode",

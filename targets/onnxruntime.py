@@ -123,7 +123,7 @@ class Onnxruntime:
         settled = int8_types(recipe, profile)
         rows = levers(settled)
         if settled.activation_type == "int8" and not settled.asymmetric:
-            rows.append(("asymmetric activations", {"asymmetric": True}))
+            rows.insert(0, ("asymmetric activations", {"asymmetric": True}))
         if "vnni" in profile.cpu.features and not recipe.weight_type:
             other = "uint8" if settled.weight_type == "int8" else "int8"
             rows.append((f"{other} weights", {"weight_type": other}))

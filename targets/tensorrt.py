@@ -27,7 +27,7 @@ from packager.onnx_model import (
     save_model,
 )
 from packager.sources.onnx import run_onnx
-from packager.tensorrt import operators, rules, versions
+from packager.tensorrt import dla, operators, rules, split, versions
 from packager.tensorrt.preflight import LABEL, preflight
 from packager.tensorrt.quantize import quantize
 from packager.tensorrt.repair import fold, repair
@@ -36,6 +36,7 @@ from packager.units import parse_bytes
 if TYPE_CHECKING:
     import numpy as np
 
+    from packager.bundle.golden import GoldenVectors
     from packager.profile import Profile
     from packager.protocols import Arrays, Lowering, Terms
     from packager.recipe import Recipe
@@ -49,7 +50,7 @@ _TOLERANCES = {
     "int8-fp16": Tolerance(min_cosine=0.98, max_abs=1e-2),
 }
 _HALF_SCALES = 19  # the opset from which QuantizeLinear takes float16
-_OPTIONS = ("jetpack", "l4t", "cuda", "workspace", "preflight")
+_OPTIONS = ("jetpack", "l4t", "cuda", "workspace", "preflight", "dla")
 
 
 class Tensorrt:
@@ -80,6 +81,7 @@ class Tensorrt:
         Raises ConvertError with node and operator where TensorRT would refuse it, UsageError without calibration data.
         """
         limits, recipe = self._limits(job.profile), _types(job.recipe)
+        dla.check(job.profile, recipe)
         if artifact.quantized and recipe.precision == "fp16":
             raise ConvertError(
                 "the source is already quantised: it cannot become float16",
@@ -109,6 +111,9 @@ class Tensorrt:
         if not limits.strong:
             first = max(first, limits.version)
         options: dict[str, Any] = {"precision": job.recipe.precision, "strong": limits.strong}
+        core = dla.core_of(job.profile)
+        if core is not None:
+            options["dla"] = core
         if "workspace" in entry.options:
             options["workspace_bytes"] = parse_bytes(
                 entry.options["workspace"], "$.runtimes.tensorrt.options.workspace"
@@ -120,11 +125,17 @@ class Tensorrt:
         need = RuntimeNeed(
             name=self.name, min_version=versions.show(first), below_version=versions.below(entry.version)
         )
-        return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], session_options=options)
+        tolerance, beside = _TOLERANCES[job.recipe.precision], split.files(artifact.path.parent)
+        return Terms(need=need, tolerance=tolerance, session_options=options, files=beside)
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """On the host without optimisations: the meaning of the Q/DQ graph, not TensorRT's kernels."""
         return run_onnx(artifact.path, batches, [spec.name for spec in artifact.outputs])
+
+    def fit_golden(self, original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
+        """The outputs of the engine's half, where the model was split before its NonMaxSuppression."""
+        del original
+        return split.fit(lowered.path.parent, golden)
 
     def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
         """Of the graph as the quantiser sees it: repaired."""
@@ -159,7 +170,7 @@ class Tensorrt:
                     expected=f"one of: {', '.join(_OPTIONS)}",
                     code="unknown-key",
                 )
-        return versions.limits(entry.version)
+        return dla.limits_for(profile, versions.limits(entry.version))
 
     def _most_opset(self, profile: Profile) -> int:
         cap, most = profile.opset_cap(self.name), self._limits(profile).opset
@@ -183,6 +194,11 @@ class _Work:
 
     def repair(self) -> None:
         """The exact rewrites that this TensorRT needs."""
+        parts = split.split(load_model(self.artifact.path))
+        if parts is not None:
+            split.keep(parts, self.job.workdir)
+            self.write(parts.head, "split", {"outside": list(parts.nodes)})
+            self._add(parts.finding())
         model, told = repair(load_model(self.artifact.path), self.limits.version)
         if told:
             self.write(model, "repair", {"done": told})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.manifest import RuntimeNeed, Tolerance
 from packager import tflite_lower
+from packager.android_model import asked_labels, least_runtime, with_metadata
 from packager.android_note import integration_note
 from packager.tflite_model import operator_counts, quantization_of, read_model
 from packager.tflite_run import run_tflite
@@ -29,8 +30,9 @@ _TOLERANCES = {
     "int8": Tolerance(min_cosine=0.98, max_abs=1e-3),
     "int16x8": Tolerance(min_cosine=0.999, max_abs=1e-3),
 }
-# The oldest LiteRT that the project tests; 1.4.0 is the one for glibc 2.17.
-_LEAST = "1.4.0"
+
+
+_PHONE = "android"
 
 
 class Tflite:
@@ -41,26 +43,35 @@ class Tflite:
     format = "tflite"
     recipes: Sequence[str] = tuple(_TOLERANCES)
     extra = "tflite"
+    options = ("labels", "min_runtime")
 
     def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
         """The steps, scope and types chosen."""
-        return tflite_lower.plan_steps(artifact, self._recipe(job))
+        steps = tflite_lower.plan_steps(artifact, self._recipe(job))
+        if job.profile.kind != _PHONE:
+            return steps
+        asked_labels(artifact, job)
+        return [*steps, ("write_metadata", {})]
 
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
-        """The model in the recipe's precision. Raises ConvertError or UsageError."""
-        return tflite_lower.lower_tflite(artifact, job, self._recipe(job))
+        """The model in the recipe's precision; for phones with metadata. Raises ConvertError or UsageError."""
+        lowered = tflite_lower.lower_tflite(artifact, job, self._recipe(job))
+        least_runtime(lowered, self._asked(job))
+        return with_metadata(lowered, artifact, job) if job.profile.kind == _PHONE else lowered
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
-        """Any LiteRT that reads the file's operators; the device's runtime refuses what it does not know by name."""
+        """The LiteRT asked for, else the oldest that runs the file's operators."""
         from packager.protocols import Terms
 
         model = read_model(artifact.path)
         quantization = quantization_of(model)
         facts = {"operators": dict(sorted(operator_counts(model).items())), "quantization": quantization}
-        least = str(job.profile.runtime(self.name).options.get("min_runtime", _LEAST))
+        least = least_runtime(artifact, self._asked(job))
         files = {}
-        if job.profile.kind == "android":
-            files["INTEGRATION.md"] = integration_note(artifact, quantization, least).encode()
+        if job.profile.kind == _PHONE:
+            labels = asked_labels(artifact, job)
+            note = integration_note(artifact, quantization, least, job.preprocessing, labels.output if labels else "")
+            files["INTEGRATION.md"] = note.encode()
         need = RuntimeNeed(name=self.name, min_version=least)
         return Terms(need=need, tolerance=_TOLERANCES[job.recipe.precision], facts=facts, files=files)
 
@@ -89,6 +100,10 @@ class Tflite:
     def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
         """By the types of the operators' tensors."""
         return tflite_lower.int8_names(lowered, layers)
+
+    def _asked(self, job: Lowering) -> str:
+        """The oldest LiteRT that the user, else the profile asks for; empty for none."""
+        return str(job.options.get("min_runtime") or job.profile.runtime(self.name).options.get("min_runtime", ""))
 
     def _recipe(self, job: Lowering) -> Recipe:
         return tflite_lower.settled(job.recipe, job.profile.int8.scope)

@@ -13,7 +13,7 @@ except ImportError:
     fb = None
 
 needs_tflite = [pytest.mark.tflite, pytest.mark.skipif(fb is None, reason="the tflite extra is not installed")]
-_KINDS = {"float32": 0, "int32": 2, "int8": 9}
+_KINDS = {"float32": 0, "int32": 2, "int8": 9, "resource": 13}
 
 
 class Graph:
@@ -49,7 +49,7 @@ class Graph:
         if options is not None:
             op.builtinOptions, op.builtinOptionsType = options, getattr(fb.BuiltinOptions, kind)
         self.graph.operators.append(op)
-        return outputs[0]
+        return outputs[0] if outputs else -1
 
     def raw(self, inputs, outputs):
         self.graph.inputs, self.graph.outputs = inputs, outputs
@@ -148,6 +148,31 @@ def averaging(size=8):
     pooled = pool(g, first, "pooled", [1, size // 2, size // 2, 8], kind="AVERAGE_POOL_2D")
     middle = mean(g, pooled, "middle", [1, 8])
     return g.raw([image], [dense(g, middle, "scores", 8, 4, seed=6)])
+
+
+def running_sum(size=4):
+    """A streaming model: `total` is the sum of all that `chunk` has been since the model was loaded."""
+    g = Graph()
+
+    def handle(name):
+        options = fb.VarHandleOptionsT()
+        options.container, options.sharedName = b"", b"state"
+        return g.op("VAR_HANDLE", [], [g.tensor(name, [1], dtype="resource")], options, "VarHandleOptions")
+
+    chunk = g.tensor("chunk", [1, size])
+    once = fb.CallOnceOptionsT()
+    once.initSubgraphIndex = 1
+    g.op("CALL_ONCE", [], [], once, "CallOnceOptions")
+    state = handle("state")
+    before = g.op("READ_VARIABLE", [state], [g.tensor("before", [1, size])])
+    after = add(g, before, chunk, "total", [1, size])
+    g.op("ASSIGN_VARIABLE", [state, after], [])
+    main, g.graph = g.graph, fb.SubGraphT()
+    main.inputs, main.outputs = [chunk], [after]
+    g.graph.tensors, g.graph.operators, g.graph.name = [], [], b"init"
+    g.model.subgraphs.append(g.graph)
+    g.op("ASSIGN_VARIABLE", [handle("state_"), g.tensor("zeros", [1, size], np.zeros((1, size)))], [])
+    return g.raw([], [])
 
 
 def samples(count=16, size=8, seed=0):

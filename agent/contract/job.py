@@ -33,7 +33,10 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class BenchOptions:
-    """One measurement: `rounds` fresh processes that share `seconds` of measuring, or exactly `runs` timed inferences."""
+    """One measurement: `rounds` fresh processes that share `seconds` of measuring, or exactly `runs` timed inferences.
+
+    `sustained_minutes` takes their place: one process, from its first inference on. `batch` 0 is the model's own.
+    """
 
     digest: str
     threads: int = 0
@@ -45,6 +48,11 @@ class BenchOptions:
     warmup_runs: int = 5
     lock_clocks: bool = False  # a Jetson's, for the time of the run
     wait_seconds: float = 600.0  # for whoever has the device now
+    threads_auto: bool = False  # the fastest number of threads is looked for first
+    batch: int = 0
+    streams: int = 1
+    sustained_minutes: float = 0.0
+    profile: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

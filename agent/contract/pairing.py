@@ -22,7 +22,7 @@ class PairOptions:
     provider: str = ""
     rounds: int = 12
     seconds: Optional[float] = None
-    block_seconds: float = 0.03
+    block_seconds: float = 0.01
     warmup_seconds: float = 0.25
     warmup_runs: int = 5
 

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 
 from agent.contract.facts import DeviceFacts
 from agent.contract.finding import Finding
+from agent.contract.protocol import Drawn, Profile, Protocol
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +52,38 @@ class ProbeReading:
 
 
 @dataclasses.dataclass(frozen=True)
+class Energy:
+    """Milliwatts of a rail while `inferences` ran in `seconds`, after the samples; and before the model was loaded."""
+
+    rail: str
+    power_mw: List[float]
+    idle_mw: List[float]
+    inferences: int
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a sustained run: `runs` inferences from `begin_ns` (since minute 0) on, of which `kept`, evenly taken, are
+    the next of the round's samples. `reading` is the board at its end.
+    """
+
+    begin_ns: int
+    wall_ns: int
+    runs: int
+    kept: int
+    reading: ProbeReading
+
+
+@dataclasses.dataclass(frozen=True)
 class Round:
     """One fresh process: load, first inference, warm-up, samples. All times in nanoseconds, memory in bytes.
 
     `parts_ns` divides the samples as the runtime's own clock does (a GPU's copies and computing), where it has one.
+    With `loops` above 1 each sample is the mean of so many inferences in a row, because the clock is coarse. Samples of
+    several streams follow one another. `begun_ns` is the monotonic clock when sampling began, `wall_ns` how long it took;
+    `others_cores` and `stolen_cores` are the processor time that other processes, and other guests of the host, took
+    meanwhile, in cores.
     """
 
     load_ns: int
@@ -66,6 +95,14 @@ class Round:
     before: ProbeReading
     after: ProbeReading
     parts_ns: Dict[str, List[int]] = dataclasses.field(default_factory=dict)
+    loops: int = 1
+    tick_ns: Optional[int] = None  # the clock's step, as Python sees it
+    begun_ns: Optional[int] = None
+    wall_ns: Optional[int] = None
+    others_cores: Optional[float] = None
+    stolen_cores: Optional[float] = None
+    windows: List[Window] = dataclasses.field(default_factory=list)
+    energy: Optional[Energy] = None  # null where no power rail can be read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,4 +167,7 @@ class Report:
     findings: List[Finding]
     emulation: Optional[Emulation] = None
     accuracy: Optional[Accuracy] = None
+    protocol: Optional[Protocol] = None
+    drawn: Optional[Drawn] = None
+    profile: Optional[Profile] = None
     schema: str = "edgepack.report/1"

@@ -11,6 +11,8 @@ MAX_SAMPLES = 2000000
 _PATIENCE = 6
 _AGREE = 0.05
 _LEAST_WINDOW = 3
+_TICKS = 100  # a sample shorter than so many steps of the clock is off by more than 1 %
+_READINGS = 200
 
 
 def warm_up(
@@ -53,32 +55,77 @@ def typical(times: List[int]) -> int:
     return int(statistics.median(times[-(len(times) // 3 or 1) :]))
 
 
+def tick() -> int:
+    """The clock's step in nanoseconds, as Python sees it: the least difference between two readings that differ."""
+    clock = time.perf_counter_ns
+    least = 1 << 62
+    for _ in range(_READINGS):
+        first = second = clock()
+        while second == first:
+            second = clock()
+        least = min(least, second - first)
+    return least
+
+
+def loops_for(typical_ns: int, tick_ns: int) -> int:
+    """How many inferences a sample must hold for the clock's step to be at most 1 % of it."""
+    return max(1, -(-_TICKS * tick_ns // max(typical_ns, 1)))
+
+
 def sample(
-    run: Callable[..., Any], feed: Dict[str, Any], seconds: float, runs: Optional[int], lead: Any = None
+    run: Callable[..., Any],
+    feed: Dict[str, Any],
+    seconds: float,
+    runs: Optional[int],
+    lead: Any = None,
+    loops: int = 1,
 ) -> List[int]:
     """Exactly `runs` timed inferences, or as many as `seconds` hold (at least one); nanoseconds, in order. Each is
-    `run(feed)`, or `run(lead, feed)` with a `lead`.
+    `run(feed)`, or `run(lead, feed)` with a `lead`. With `loops` each sample is the mean of so many in a row.
 
     The garbage collector waits outside: its pauses are the interpreter's, not the model's.
     """
+    if loops > 1:
+        return _looped(run, feed, seconds, runs, lead, loops)
+    gc.collect()
+    gc.disable()
+    try:
+        return loop(run, feed, seconds, runs, lead)
+    finally:
+        gc.enable()
+
+
+def loop(
+    run: Callable[..., Any], feed: Dict[str, Any], seconds: float, runs: Optional[int], lead: Any = None
+) -> List[int]:
+    """As `sample`, the garbage collector left as it is."""
     clock = time.perf_counter_ns
     limit = MAX_SAMPLES if runs is None else runs
     times: List[int] = []
     append = times.append
-    gc.collect()
-    gc.disable()
-    try:
-        end = clock() + (int(seconds * 1e9) if runs is None else 1 << 62)
-        while len(times) < limit:
-            start = clock()
-            if lead is None:
-                run(feed)
-            else:
-                run(lead, feed)
-            stop = clock()
-            append(stop - start)
-            if stop >= end:
-                break
-    finally:
-        gc.enable()
+    end = clock() + (int(seconds * 1e9) if runs is None else 1 << 62)
+    while len(times) < limit:
+        start = clock()
+        if lead is None:
+            run(feed)
+        else:
+            run(lead, feed)
+        stop = clock()
+        append(stop - start)
+        if stop >= end:
+            break
     return times
+
+
+def _looped(
+    run: Callable[..., Any], feed: Dict[str, Any], seconds: float, runs: Optional[int], lead: Any, loops: int
+) -> List[int]:
+    arguments = (feed,) if lead is None else (lead, feed)
+
+    def several(_: Dict[str, Any]) -> None:
+        for _turn in turns:
+            run(*arguments)
+
+    turns = range(loops)
+    count = None if runs is None else -(-runs // loops)
+    return [taken // loops for taken in sample(several, feed, seconds, count)]

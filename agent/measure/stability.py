@@ -9,6 +9,7 @@ from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.manifest import Manifest
 from agent.contract.pairing import PairRound
 from agent.contract.report import Parity, ProbeReading, Round
+from agent.measure import doubts
 
 _CLOCK_FALL = 0.9  # below this share of the clock at the start, the speed of the run is not the board's
 _ROUNDS_APART = 1.10  # medians of rounds further apart than this: something else ran
@@ -24,9 +25,17 @@ def findings(rounds: List[Round], parity: Optional[Parity], manifest: Manifest) 
     if not samples:
         return found
     found += _spread(rounds, samples)
+    found += doubts.of_samples(rounds)
     for one in rounds:
+        for board in [window.reading for window in one.windows]:
+            found += _board(one.before, board)
         found += _board(one.before, one.after)
     return once(found)
+
+
+def before(board: ProbeReading) -> List[Finding]:
+    """What the board's state says of a measurement that has yet to begin."""
+    return once(_board(board, board))
 
 
 def of_pair(rounds: List[PairRound]) -> List[Finding]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Dict, List, Optional
+import time
+from typing import Any, Dict, List, Optional, Tuple
 
 from agent.probes.files import key_values, listing, number, read_int, read_text
 
@@ -43,6 +44,9 @@ _ARM_PARTS = {
     "0xd44": "Cortex-X1",
     "0xc07": "Cortex-A7",
 }
+
+_HERTZ = 100.0  # USER_HZ: the unit of /proc/stat on every architecture that Linux has today
+_LEAST_WORK_SECONDS = 0.5
 
 
 def available(root: str = "/") -> bool:
@@ -104,3 +108,31 @@ def _frequencies(root: str) -> Optional[List[float]]:
     text = read_text(root, "/proc/cpuinfo") or ""
     told = [number(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
     return [value for value in told if value is not None] or None
+
+
+class Work:
+    """How busy the processors are from now on, by this process and by all others, as the kernel counts it (proc(5), stat)."""
+
+    def __init__(self, root: str = "/") -> None:
+        self._root = root
+        self._begin = (time.monotonic(), _ticks(root), time.process_time())
+
+    def of_others(self) -> Tuple[Optional[float], Optional[float]]:
+        """In cores, since the beginning: what other processes took, and what the hypervisor gave to other guests. None where
+        the kernel does not tell, or less than half a second has passed: it counts in hundredths.
+        """
+        (begin, first, own), last = self._begin, _ticks(self._root)
+        past = time.monotonic() - begin
+        if first is None or last is None or past < _LEAST_WORK_SECONDS:
+            return None, None
+        busy, stolen = ((after - before) / _HERTZ / past for before, after in zip(first, last))
+        return max(0.0, busy - (time.process_time() - own) / past), max(0.0, stolen)
+
+
+def _ticks(root: str) -> Optional[Tuple[int, int]]:
+    """Hundredths of a second that all cores worked, and that were stolen: /proc/stat's first line."""
+    words = (read_text(root, "/proc/stat") or "").split("\n")[0].split()
+    if len(words) < 9 or words[0] != "cpu":  # noqa: PLR2004 - cpu user nice system idle iowait irq softirq steal
+        return None
+    user, nice, system, _, _, irq, soft, stolen = (int(word) for word in words[1:9])
+    return user + nice + system + irq + soft, stolen

@@ -26,6 +26,20 @@ _LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_KERNEL = "_kernel_time"
+# What a conversion adds around the model's own work: layout changes, quantising and back, copies between devices.
+_OVERHEAD = {
+    "Cast",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MemcpyFromHost",
+    "MemcpyToHost",
+    "Pad",
+    "QuantizeLinear",
+    "ReorderInput",
+    "ReorderOutput",
+    "Transpose",
+}
 _OPTIONS = ("graph_optimization_level", "disabled_optimizers", "config")
 
 
@@ -39,6 +53,7 @@ class Runner:
         self._names: List[str] = []
         self._provider = ""
         self._profile = ""
+        self._elsewhere: List[str] = []
 
     def load(self, path: str, options: Dict[str, Any]) -> None:
         """`options`: threads (0: the runtime's default), provider, session_options, profile (a folder, for placement).
@@ -48,7 +63,8 @@ class Runner:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(3)
-        self._provider = provider_name(options.get("provider") or "cpu", onnxruntime.get_available_providers())
+        available = onnxruntime.get_available_providers()
+        self._provider = provider_name(options.get("provider") or "cpu", available)
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3
         if options.get("threads"):
@@ -66,7 +82,7 @@ class Runner:
         disabled = session_options.get("disabled_optimizers") or None
         try:
             self._session = onnxruntime.InferenceSession(
-                path, settings, providers=[self._provider], disabled_optimizers=disabled
+                path, settings, providers=chain(self._provider, available), disabled_optimizers=disabled
             )
         except Exception as error:
             # onnxruntime raises classes of its own C++ layer, without a common base below Exception.
@@ -112,25 +128,70 @@ class Runner:
 
     def placement(self) -> Dict[str, int]:
         """How many nodes each provider executed; needs `profile` at load and at least one run. Ends the profiling."""
-        path = self._session.end_profiling()
-        with open(path, encoding="utf-8") as file:
-            events = json.load(file)
-        os.unlink(path)
-        nodes: Dict[str, str] = {}
-        for event in events:
-            provider = event.get("args", {}).get("provider")
-            if event.get("cat") == "Node" and provider:
-                nodes[event["name"]] = provider
-        counts: Dict[str, int] = {}
-        for provider in nodes.values():
-            counts[provider] = counts.get(provider, 0) + 1
+        counts, self._elsewhere = placed(self._events(), self._provider)
         if self._provider not in counts and self._provider != _SHORT["cpu"]:
             raise _not_used(self._provider, sorted(counts))
         return counts
 
+    def elsewhere(self) -> List[str]:
+        """The nodes that another provider than the one asked for executed; known after `placement`."""
+        return self._elsewhere
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """The nodes in the order they ran, as fields of `agent.contract.protocol.Layer`; the first inference is left out.
+        Needs `profile` at load; ends the profiling. onnxruntime counts whole microseconds: the mean over the runs is finer.
+        """
+        rows: Dict[str, Dict[str, Any]] = {}
+        times: Dict[str, List[int]] = {}
+        for event in self._events():
+            name, kind = event["name"], event["args"].get("op_name", "")
+            if name.endswith(_KERNEL):
+                name = name[: -len(_KERNEL)]
+            name = name or "%s, node %s" % (kind, event["args"].get("node_index"))
+            rows.setdefault(
+                name, {"name": name, "kind": kind, "provider": event["args"]["provider"], "overhead": kind in _OVERHEAD}
+            )
+            times.setdefault(name, []).append(event["dur"] * 1000)
+        for name, taken in times.items():
+            kept = taken[1:] or taken
+            rows[name]["time_ns"] = sum(kept) / len(kept)
+        return list(rows.values())
+
+    def _events(self) -> List[Dict[str, Any]]:
+        """The profile's events of nodes, in their order; the file is deleted."""
+        path = self._session.end_profiling()
+        with open(path, encoding="utf-8") as file:
+            events = json.load(file)
+        os.unlink(path)
+        return [one for one in events if one.get("cat") == "Node" and one.get("args", {}).get("provider")]
+
     def close(self) -> None:
         """Frees the session."""
         self._session = None
+
+
+def chain(provider: str, available: List[str]) -> List[str]:
+    """The providers of the session: what TensorRT does not take goes to CUDA, where that is there, before the CPU."""
+    behind = _SHORT["cuda"]
+    return [provider, behind] if provider == _SHORT["tensorrt"] and behind in available else [provider]
+
+
+def placed(events: List[Dict[str, Any]], asked: str) -> Tuple[Dict[str, int], List[str]]:
+    """Out of a profile: how many nodes each provider executed, and those that were not on `asked`, with their operator."""
+    nodes: Dict[str, Tuple[str, str]] = {}
+    for event in events:
+        told = event.get("args", {})
+        if event.get("cat") == "Node" and told.get("provider"):
+            nodes[event["name"]] = (told["provider"], told.get("op_name", ""))
+    counts: Dict[str, int] = {}
+    for provider, _ in nodes.values():
+        counts[provider] = counts.get(provider, 0) + 1
+    stray = [
+        "%s%s on %s" % (name[: -len("_kernel_time")] if name.endswith("_kernel_time") else name, " (%s)" % op, provider)
+        for name, (provider, op) in nodes.items()
+        if provider != asked
+    ]
+    return counts, stray
 
 
 def provider_name(asked: str, available: List[str]) -> str:

@@ -18,7 +18,7 @@ PACKAGES = ["tensorrt"]
 # Never from a package index: the wheels there are for servers.
 INSTALL = "sudo apt install nvidia-jetpack; its bindings are for the system's interpreter: --python /usr/bin/python3"
 _PROVIDERS = ("", "tensorrt", "gpu", "cuda")
-_OPTIONS = ("precision", "strong", "workspace_bytes", "profiles")
+_OPTIONS = ("precision", "strong", "workspace_bytes", "profiles", "dla")
 
 
 def installed_version() -> Optional[str]:
@@ -78,6 +78,7 @@ def build_engine(
         profiles=recipe.get("profiles", []),
         workspace_bytes=rung["workspace_bytes"],
         level=rung["level"],
+        dla=recipe.get("dla"),
     )
     if backend == "trtexec":
         built = trtexec.build(onnx, request, Path(place), progress)
@@ -119,7 +120,7 @@ class Runner:
         self._engine: Any = None
 
     def load(self, path: str, options: Dict[str, Any]) -> None:
-        """`options`: engine and sha256 (from `prepare`), session_options. Raises DeviceError."""
+        """`options`: engine and sha256 (from `prepare`), session_options, layer_times. Raises DeviceError."""
         _check_provider(options.get("provider") or "")
         if "engine" not in options:
             raise DeviceError(
@@ -129,8 +130,9 @@ class Runner:
                 code="no-engine",
             )
         plan = cache.read(options["engine"], options["sha256"])
+        dla = (options.get("session_options") or {}).get("dla")
         if options.get("backend") == "trtexec":
-            self._engine = trtexec.Engine(options["engine"])
+            self._engine = trtexec.Engine(options["engine"], dla)
             return
         cuda = Cudart()
         if not cuda.devices():
@@ -138,8 +140,10 @@ class Runner:
         trt = _tensorrt()
         messages = api.Messages()
         self._logger = api.make_logger(trt, messages)  # must outlive the runtime
-        runtime, engine = api.open_engine(trt, plan, self._logger)
+        runtime, engine = api.open_engine(trt, plan, self._logger, dla)
         self._engine = Engine(trt, runtime, engine, cuda)
+        if options.get("layer_times"):
+            self._engine.time_layers()
 
     def version(self) -> str:
         """TensorRT's version."""
@@ -168,6 +172,10 @@ class Runner:
     def placement(self) -> Dict[str, int]:
         """How many layers of the engine take each type, from the engine inspector."""
         return count_types(self._engine.layers())
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """TensorRT's own time of each layer; needs `layer_times` at load."""
+        return self._engine.layer_times()  # type: ignore[no-any-return]
 
     def close(self) -> None:
         """Frees the engine, its buffers, stream and events."""

@@ -21,7 +21,8 @@ _KEPT_MESSAGES = 40
 class BuildRequest:
     """`precision` is the recipe's; `strong`: types come from the ONNX file alone. `level` None leaves TensorRT's own.
 
-    `capability` ("SM86") is for TensorRT-RTX, which compiles for a GPU that is not there.
+    `dla` is the number of a deep-learning accelerator; what it lacks runs on the GPU. `capability` ("SM86") is for
+    TensorRT-RTX, which compiles for a GPU that is not there.
     """
 
     precision: str
@@ -30,6 +31,7 @@ class BuildRequest:
     workspace_bytes: int = 0
     level: Optional[int] = None
     capability: str = ""
+    dla: Optional[int] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +147,10 @@ def _config(trt: Any, builder: Any, request: BuildRequest, strong: bool) -> Any:
     if request.level is not None and hasattr(config, "builder_optimization_level"):
         config.builder_optimization_level = request.level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if request.dla is not None:
+        config.default_device_type = trt.DeviceType.DLA
+        config.DLA_core = request.dla
+        config.set_flag(trt.BuilderFlag.GPU_FALLBACK)
     if request.capability:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(trt.ComputeCapability, request.capability), 0)
@@ -183,12 +189,14 @@ def _monitor(trt: Any, progress: Callable[[str], None]) -> Any:
     return Monitor()
 
 
-def open_engine(trt: Any, plan: bytes, logger: Any) -> Tuple[Any, Any]:
+def open_engine(trt: Any, plan: bytes, logger: Any, dla: Optional[int] = None) -> Tuple[Any, Any]:
     """The runtime and the engine. Only after CUDA has been probed: without a driver a Runtime object crashes.
 
     Raises DeviceError (code engine-stale) when the plan does not deserialise: another TensorRT or another GPU made it.
     """
     runtime = trt.Runtime(logger)
+    if dla is not None:
+        runtime.DLA_core = dla
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise DeviceError(

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import json
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 from agent.contract.errors import DeviceError
 from agent.tensorrt.cudart import TO_DEVICE, TO_HOST, Cudart
+from agent.tensorrt.layer_times import LayerTimes
 
 PARTS = ("h2d", "compute", "d2h")
 # trt.DataType by name: the numbers moved between versions, the names did not.
@@ -45,6 +46,7 @@ class Engine:
         self._stream = 0
         self._events: List[int] = []
         self._context: Any = None
+        self._listener: Optional[LayerTimes] = None
         self._tensors: List[_Tensor] = []
         self._parts: Dict[str, List[int]] = {name: [] for name in PARTS}
         try:
@@ -95,6 +97,14 @@ class Engine:
         """Nanoseconds of copying in, computing, copying out, of every inference since the last call."""
         taken, self._parts = self._parts, {name: [] for name in PARTS}
         return taken
+
+    def time_layers(self) -> None:
+        """From now on TensorRT reports the time of every layer to `layer_times`; each inference then takes longer."""
+        self._listener = LayerTimes(self._trt, self._context)
+
+    def layer_times(self) -> List[Dict[str, Any]]:
+        """The rows of `LayerTimes`."""
+        return self._listener.rows() if self._listener else []
 
     def layers(self) -> List[Dict[str, Any]]:
         """The engine inspector's table. Raises DeviceError when TensorRT gives none."""

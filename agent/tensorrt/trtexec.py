@@ -66,6 +66,8 @@ def build_arguments(place: str, onnx: str, request: BuildRequest, plan: str, rel
         command.append("--stronglyTyped")
     else:
         command += ["--" + part for part in ("fp16", "int8") if part in request.precision]
+    if request.dla is not None:
+        command += ["--useDLACore=%d" % request.dla, "--allowGPUFallback"]
     if request.workspace_bytes:
         command.append("--memPoolSize=workspace:%d" % (request.workspace_bytes >> 20))
     if request.level is not None and numbers >= (8, 6):
@@ -135,8 +137,9 @@ def parse_outputs(text: str) -> Dict[str, Any]:
 class Engine:
     """Each run is a process of trtexec: right for the golden check; its wall time says nothing, its parts do."""
 
-    def __init__(self, plan: str) -> None:
+    def __init__(self, plan: str, dla: Optional[int] = None) -> None:
         self._plan = plan
+        self._extra = [] if dla is None else ["--useDLACore=%d" % dla]
         self._names: List[str] = []
         self._parts: Dict[str, List[int]] = {name: [] for name in _PARTS}
 
@@ -160,7 +163,7 @@ class Engine:
             outputs, times = os.path.join(folder, "outputs.json"), os.path.join(folder, "times.json")
             command = [str(find()), "--loadEngine=" + self._plan, "--loadInputs=" + ",".join(loads)]
             command += ["--exportOutput=" + outputs, "--exportTimes=" + times, "--iterations=1", "--warmUp=0"]
-            command += ["--duration=0", "--avgRuns=1"]
+            command += ["--duration=0", "--avgRuns=1", *self._extra]
             told = parse_log(_run(command, seconds=300.0))
             if not told["passed"]:
                 raise DeviceError("trtexec failed", where="\n".join(told["errors"])[-_TAIL:], code="run-failed")
@@ -177,6 +180,10 @@ class Engine:
 
     def layers(self) -> List[Dict[str, Any]]:
         """No table: trtexec prints one only on request."""
+        return []
+
+    def layer_times(self) -> List[Dict[str, Any]]:
+        """None: each inference is a process of trtexec's own."""
         return []
 
     def close(self) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from typing import Any, Dict, List, Optional
 
-from agent import clocks, features, launch, preparing, trust, turn
+from agent import clocks, features, launch, measuring, preparing, trust, turn
 from agent.contract import archive, codec
+from agent.contract.finding import WARNING, Finding
 from agent.contract.job import BenchOptions, Job
-from agent.contract.report import Parity, Report, Round, RuntimeUsed
+from agent.contract.report import Parity, Report, RuntimeUsed
 from agent.measure import stability
 from agent.probes import cpu, reading
 from agent.store import Store
 from agent.wire import Wire
+
+_NAMED = 8
 
 
 def run(job: Job, wire: Wire) -> Report:
@@ -34,17 +37,10 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
     run_options = {"threads": options.threads, "provider": options.provider}
     wire.progress("running golden inputs")
     prepared = preparing.prepare(manifest, str(folder), run_options, str(store.root), wire)
-    run_options = prepared.options
-    rounds: List[Round] = []
     with clocks.locked(str(store.root), wanted=options.lock_clocks):
-        checked = launch.in_child({"task": "check", "folder": str(folder), "options": run_options})
-        for index in range(options.rounds):
-            count = share(options.runs, options.rounds, index)
-            if count == 0:
-                continue
-            wire.progress("round %d of %d" % (index + 1, options.rounds))
-            task = _round_task(options, str(folder), run_options, count)
-            rounds.append(codec.decode(Round, launch.in_child(task)))
+        checked = launch.in_child({"task": "check", "folder": str(folder), "options": prepared.options})
+        measured = measuring.measure(options, str(folder), prepared.options, wire)
+    rounds = measured.rounds
     parity: Optional[Parity] = codec.decode(Optional[Parity], checked["parity"])  # type: ignore[arg-type]
     report = Report(
         job=job.id,
@@ -56,7 +52,7 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
             name=manifest.runtime.name,
             version=checked["version"],
             provider=checked["provider"],
-            threads=options.threads,
+            threads=measured.threads,
             placement=checked["placement"],
             session_options=manifest.session_options,
         ),
@@ -67,28 +63,33 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
         bundle_bytes=sum(entry.size for entry in manifest.files.values()) + len(manifest.to_bytes()),
         source_bytes=manifest.source.size_bytes,
         started_unix=started,
-        findings=[*manifest.findings, *prepared.findings, *busy, *stability.findings(rounds, parity, manifest)],
+        findings=[
+            *manifest.findings,
+            *prepared.findings,
+            *busy,
+            *elsewhere(checked),
+            *stability.findings(rounds, parity, manifest),
+        ],
+        protocol=measured.protocol,
+        drawn=measured.drawn,
+        profile=measured.profile,
     )
     store.keep_result(job.id, report)
     return report
 
 
-def share(runs: Optional[int], rounds: int, index: int) -> Optional[int]:
-    """How many of `runs` inferences round `index` takes; None when time decides."""
-    if runs is None:
-        return None
-    return runs // rounds + (1 if index < runs % rounds else 0)
-
-
-def _round_task(
-    options: BenchOptions, folder: str, run_options: Dict[str, Any], count: Optional[int]
-) -> Dict[str, Any]:
-    return {
-        "task": "round",
-        "folder": folder,
-        "options": run_options,
-        "seconds": options.seconds / options.rounds,
-        "runs": count,
-        "warmup_seconds": options.warmup_seconds,
-        "warmup_runs": options.warmup_runs,
-    }
+def elsewhere(checked: Dict[str, Any]) -> List[Finding]:
+    """Nodes that ran on another provider than the one asked for, by name: none at all on it is an error already."""
+    names = checked.get("elsewhere") or []
+    if not names:
+        return []
+    count = sum(checked["placement"].values())
+    more = " and %d more" % (len(names) - _NAMED) if len(names) > _NAMED else ""
+    text = "%d of %d nodes did not run on %s: %s%s" % (
+        len(names),
+        count,
+        checked["provider"],
+        "; ".join(names[:_NAMED]),
+        more,
+    )
+    return [Finding("nodes-elsewhere", WARNING, text, "each change of provider copies: replace these operators")]

@@ -23,7 +23,7 @@ _WAIT = 600.0  # seconds, for whoever has the device now
 _SAMPLES = 2400  # of each side: what the default time is to hold, unless it is too short or too long for that
 _LEAST_SAMPLES = 48  # of each side, however slow the models are
 _LEAST_BLOCK = 3
-_LEAD = 2
+_LEAD = 1
 _LEAST_QUADS = 2  # one alone shows nothing of how much they scatter
 
 

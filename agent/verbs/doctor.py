@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
 from typing import Any, Dict, List
 
@@ -16,8 +17,8 @@ from agent.contract.errors import DeviceError
 from agent.contract.facts import DeviceFacts, DoctorReport
 from agent.contract.finding import ERROR, INFO, WARNING, Finding
 from agent.contract.job import Job
-from agent.measure import stability
-from agent.probes import reading
+from agent.measure import doubts, sampler, stability
+from agent.probes import cpu, reading
 from agent.store import Store
 from agent.wire import Wire
 
@@ -27,6 +28,7 @@ _LOW_MEMORY = 128 << 20
 _CLOCK_OFF = 86400.0
 _LOOK_IN = ("/usr/bin", "/usr/local/bin", "~/.venv/bin", "~/venv/bin", "~/*/bin", "/opt/*/bin", "~/.virtualenvs/*/bin")
 _MOST = 12
+_LOOK_SECONDS = 0.6  # for how busy the cores are
 # Old glibc: no current wheel of onnxruntime (2.28) or ai-edge-litert (2.27) loads.
 _GLIBC = (2, 28)
 _ASK = (
@@ -45,7 +47,7 @@ def run(job: Job, wire: Wire) -> DoctorReport:
     wire.progress("looking for interpreters")
     interpreters = find_interpreters()
     findings = diagnose(facts, float(job.arguments.get("host_unix", facts.clock_unix)), interpreters)
-    findings += stability.busy(reading.take().load_1min, facts.cpu_cores)
+    findings += _before_a_run(facts.cpu_cores)
     if clocks.left_locked(str(store.root)):
         text = "a run that was killed left the clocks raised"
         findings.append(
@@ -57,6 +59,16 @@ def run(job: Job, wire: Wire) -> DoctorReport:
         text = "%d results were never fetched" % len(kept)
         findings.append(Finding("kept-results", INFO, text, "edgepack results collect DEVICE"))
     return DoctorReport(facts=facts, findings=findings, interpreters=interpreters)
+
+
+def _before_a_run(cores: int) -> List[Finding]:
+    """What would trouble a measurement now: other work, heat, throttling, a clock that moves or is coarse."""
+    work = cpu.Work()
+    time.sleep(_LOOK_SECONDS)
+    others, _ = work.of_others()
+    board = reading.take()
+    found = stability.busy(board.load_1min, cores) + stability.before(board)
+    return found + doubts.beforehand(board, others, sampler.tick())
 
 
 def _signatures(store: Store) -> List[Finding]:

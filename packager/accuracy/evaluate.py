@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,22 +92,24 @@ def run_source(artifact: Artifact, data: EvalSet) -> dict[str, Array]:
     """The original's own outputs, stacked over the samples."""
     source = registry.source(artifact.format)
     if data.batch == 1 and len(data) > 1 and artifact.format in _BATCHED:
-        found = _in_batches(source, artifact, data)
+        found = in_batches(lambda feeds: source.run(artifact, list(feeds)), data.arrays, len(data))
         if found is not None:
             return found
     return data.stack(source.run(artifact, list(data.feeds())))
 
 
-def _in_batches(source: Any, artifact: Artifact, data: EvalSet) -> dict[str, Array] | None:
+def in_batches(
+    run: Callable[[Iterable[dict[str, Array]]], Iterable[Mapping[str, Array]]], arrays: Mapping[str, Array], n: int
+) -> dict[str, Array] | None:
     """The outputs, many samples at a time; None for a model that does not take them, or mixes them."""
     import numpy as np
 
     def chunk(start: int, stop: int) -> dict[str, Array]:
-        return {name: np.ascontiguousarray(array[start:stop]) for name, array in data.arrays.items()}
+        return {name: np.ascontiguousarray(array[start:stop]) for name, array in arrays.items()}
 
-    count = min(_BATCH, len(data))
+    count = min(_BATCH, n)
     try:
-        one, many = source.run(artifact, [chunk(count - 1, count), chunk(0, count)])
+        one, many = run([chunk(count - 1, count), chunk(0, count)])
     except ConvertError as error:
         if error.code != "run-failed":
             raise
@@ -119,7 +121,7 @@ def _in_batches(source: Any, artifact: Artifact, data: EvalSet) -> dict[str, Arr
         near = _NEAR * max(1.0, float(np.abs(single).max(initial=0.0))) if single.dtype.kind == "f" else 0.0
         if not np.allclose(wide[-1], single[0], rtol=0, atol=near):
             return None
-    rows = list(source.run(artifact, [chunk(start, start + count) for start in range(0, len(data), count)]))
+    rows = list(run(chunk(start, start + count) for start in range(0, n, count)))
     return {name: np.concatenate([row[name] for row in rows]) for name in many}
 
 
@@ -146,10 +148,17 @@ class Runnable:
 def run_lowered(model: Runnable, data: EvalSet) -> dict[str, Array]:
     """The lowered model's outputs in the layout of the original's, real numbers, stacked over the samples."""
     names = [spec.name for spec in model.artifact.outputs]
+    if model.runtime == "onnxruntime" and data.batch == 1 and len(data) > 1 and not _any_moved(model, data):
+        pairs = zip(data.specs, model.artifact.inputs, strict=True)
+        arrays = {new.name: _fitted(data.arrays[old.name], old, new, model, moved=False) for old, new in pairs}
+        if all(not isinstance(spec.shape[0], int) for spec in model.artifact.inputs if spec.shape):
+            found = in_batches(lambda feeds: _run_onnx(model, feeds, names), arrays, len(data))
+            if found is not None:
+                return found
     feeds = lowered_feeds(model, data)
     with _engine(model):
-        if model.runtime == "onnxruntime" and not model.exact:
-            rows: Iterable[Mapping[str, Array]] = _run_onnx(model.artifact.path, feeds, names, model.session_options)
+        if model.runtime == "onnxruntime":
+            rows = _run_onnx(model, feeds, names)
         else:
             rows = registry.target(model.runtime).run(model.artifact, feeds)  # type: ignore[arg-type] # read once
         return as_original(data.stack(rows), model, data)
@@ -230,22 +239,28 @@ def _engine(model: Runnable) -> Iterator[None]:
     yield
 
 
-def _run_onnx(
-    path: Path, feeds: Iterable[Mapping[str, Array]], names: list[str], session_options: Mapping[str, Any]
-) -> Iterator[dict[str, Array]]:
-    """With onnxruntime's optimised kernels and the bundle's session options: as the device's runner does it."""
+def _run_onnx(model: Runnable, feeds: Iterable[Mapping[str, Array]], names: list[str]) -> Iterator[dict[str, Array]]:
+    """With onnxruntime's optimised kernels and the bundle's session options, as the device's runner does it; without them
+    where this machine's would mislead. Raises ConvertError when the model does not run.
+    """
     onnxruntime = need_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the machine may be shared
+    if model.exact:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(
-        str(path),
+        str(model.artifact.path),
         options,
         providers=["CPUExecutionProvider"],
-        disabled_optimizers=session_options.get("disabled_optimizers"),
+        disabled_optimizers=model.session_options.get("disabled_optimizers"),
     )
     for feed in feeds:
-        yield dict(zip(names, session.run(names, dict(feed)), strict=True))
+        try:
+            values = session.run(names, dict(feed))
+        except Exception as error:
+            raise ConvertError(f"the model does not run: {str(error)[:300]}", code="run-failed") from error
+        yield dict(zip(names, values, strict=True))
 
 
 def _run_bundle(bundle: Path, data: str | Path) -> tuple[dict[str, Array], EvalSet, list[Finding]]:

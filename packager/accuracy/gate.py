@@ -173,7 +173,7 @@ def _judge(
     if candidate.model.exact:
         findings.append(EXACT)
     if outcome is not None:
-        facts["search"] = [one.document() for one in outcome.trials]
+        facts["search"] = _steps(outcome)
         if not unseen and len(outcome.trials) > 1:
             text = "the accuracy stands on the samples by which the search chose: on others it may be a little lower"
             findings.append(Finding("seen-samples", INFO, text, "give samples of their own with --test"))
@@ -183,6 +183,12 @@ def _judge(
             raise error
         findings.append(Finding("over-budget", WARNING, error.what, "allowed by --allow-drop"))
     return Passed(lowered, job, facts, tuple(findings))
+
+
+def _steps(outcome: Outcome) -> list[dict[str, Any]]:
+    """What each step bought, in their order: the recipe, the cures, then what was left in float."""
+    first, *others = (one.document() for one in outcome.trials)
+    return [first, *(one.document() for one in outcome.cures), *others]
 
 
 def _short(metric: str) -> str:

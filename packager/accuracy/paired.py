@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import UsageError
@@ -13,18 +14,21 @@ if TYPE_CHECKING:
 
 POINT = 0.01
 DEFAULT_POINTS = 1.0
+_HALF = 0.5  # of the budget is safe: samples that a search never saw lose a little more
 
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
     """`points` lost (one point is 0.01 of the score) and `relative`, in percent of the original's score (None at 0).
 
-    `interval` is of the points, by the samples' own differences; None for metrics that are no mean over samples.
+    `interval` is of the points, by the samples' own differences; None for metrics that are no mean over samples. `error`
+    is the standard error of the points, by the same differences.
     """
 
     points: float
     relative: float | None
     interval: tuple[float, float] | None
+    error: float | None = None
 
     def __str__(self) -> str:
         """In words."""
@@ -38,11 +42,12 @@ def paired_drop(original: Score, after: Score) -> Drop:
     """How much `after` lost against `original`, both of the same samples."""
     lost = original.score - after.score
     relative = 100 * lost / abs(original.score) if original.score else None
-    interval = None
+    interval, error = None, None
     if original.rows is not None and after.rows is not None:
         low, high = intervals.of_difference(original.rows, after.rows)
         interval = (low / POINT, high / POINT)
-    return Drop(lost / POINT, relative, interval)
+        error = float((original.rows - after.rows).std()) / math.sqrt(after.n) / POINT
+    return Drop(lost / POINT, relative, interval, error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +72,17 @@ class Budget:
         if lost <= limit:
             return max(0.0, lost / limit) if limit > 0 else 0.0
         return lost / limit if limit > 0 else float("inf")
+
+    def risk(self, drop: Drop) -> float:
+        """The share of the budget that the drop takes with one standard error on top; twice the drop where none is known."""
+        if drop.error is None:
+            return self.spent(drop) / _HALF
+        more = None
+        if drop.relative is not None:
+            # The score that both are fractions of; a drop of nothing leaves no ratio, and then points are percent enough.
+            ratio = drop.relative / drop.points if drop.points else 1.0
+            more = drop.relative + drop.error * abs(ratio)
+        return self.spent(dataclasses.replace(drop, points=drop.points + drop.error, relative=more))
 
     def met(self, drop: Drop) -> bool:
         """Whether the drop is within the budget."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, Any]
 
-PROBES = 16
+PROBES = 32
 _LEAST_NOISE = 1e-12
 
 
@@ -86,14 +86,15 @@ def probe_set(calibration: CalibrationData | None, most: int) -> EvalSet:
 
 
 def noise_of(wanted: dict[str, Array], found: dict[str, Array]) -> tuple[float, dict[str, Array]]:
-    """The share of noise in the float outputs (mean over them), and of each band: of the last axis, for maps of channels
-    (samples, channels, height, width) of the second.
+    """The share of noise in the outputs (mean over them; of integers the share that changed), and of each band of float ones:
+    of the last axis, for maps of channels (samples, channels, height, width) of the second.
     """
     import numpy as np
 
     total, bands = [], {}
     for name, want in wanted.items():
         if want.dtype.kind != "f":
+            total.append(float((want != found[name]).mean()))
             continue
         truth: Array = want.astype(np.float64)
         error: Array = np.nan_to_num(found[name].astype(np.float64) - truth, nan=1e30)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from packager.cli._report_more import show_more
 from packager.cli._show import mb, ms, show_findings, table
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def _show_table(rows: Sequence[tuple[str, Report, int]], unit: str) -> None:
 
 
 def _show_run(device: str, report: Report, run: int) -> None:
+    from packager.results import energy
     from packager.results.document import memory_above_interpreter
 
     used = report.runtime
@@ -65,6 +67,9 @@ def _show_run(device: str, report: Report, run: int) -> None:
         from packager.accuracy.on_device import difference
 
         click.echo(f"run {run}: {difference(report.accuracy)}")
+    if energy.told(report):
+        click.echo(f"run {run}: {energy.told(report)}")
+    show_more(report, run)
     show_findings(report.findings)
 
 

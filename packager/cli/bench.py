@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from packager.cli import _complete
+from packager.cli import _bench_options, _complete
+from packager.cli._bench_options import protocol_options
 from packager.cli._fleet import FleetOptions, fleet_options
 from packager.cli._show import json_option, print_json, progress
 
@@ -20,20 +21,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle")
 @click.argument("devices", nargs=-1, shell_complete=_complete.devices)
-@click.option("--threads", type=click.IntRange(0, 1024), default=0, help="Threads of the runtime [its own default].")
-@click.option(
-    "--seconds",
-    type=click.FloatRange(0.01, 86400),
-    help="Time measured, over all rounds [3; an emulated device that counts: 20 inferences].",
-)
-@click.option(
-    "--runs", type=click.IntRange(1, 2_000_000), help="Exactly so many timed inferences, instead of --seconds."
-)
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 1000),
-    help="Fresh processes to measure in [3; 2 where instructions are counted].",
-)
+@protocol_options
 @click.option(
     "--provider",
     default="",
@@ -81,7 +69,7 @@ def command(
     from packager.results.store import ResultStore
 
     store = ResultStore()
-    chosen = {key: value for key, value in options.items() if value is not None}
+    chosen = _bench_options.chosen(options)
 
     scorer = Scorer(bundle, data, metric, chosen)
 

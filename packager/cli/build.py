@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
 )
 @click.option("--bytecode", type=int, help="PyTorch Lite: the bytecode version that the app's runtime takes (4 to 8).")
+@click.option("--labels", metavar="[OUTPUT=]FILE", help="Android: a label a line, written into the .tflite.")
+@click.option("--min-runtime", metavar="VERSION", help="TFLite: the oldest LiteRT that the model must run on.")
 @click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
 @click.option("--eval", metavar="DATA.npz", help="Samples by input name, and `labels`: the accuracy before and after.")
 @click.option("--test", metavar="DATA.npz", help="More of them, which the search for accuracy never sees.")
@@ -106,9 +108,13 @@ def _show_accuracy(facts: dict[str, Any]) -> None:
     if share:
         click.echo(f"  in INT8: {share['macs']:.1%} of the multiply-adds, {share['weights']:.1%} of the weights")
     for step in facts.get("search", []) if len(facts.get("search", [])) > 1 else []:
-        bought = (
-            step.get("failed") or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
-        )
+        if "sqnr_db" in step:
+            bought = f"{step['sqnr_db']:.1f} dB of signal over noise{'' if step['kept'] else ', not kept'}"
+        else:
+            bought = (
+                step.get("failed")
+                or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
+            )
         click.echo(f"    {step['step']}: {bought}")
 
 
@@ -120,8 +126,8 @@ def _request(options: dict[str, Any]) -> Request:
     preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))
     names = tuple(name.strip() for name in (options.pop("output_names") or "").split(",") if name.strip())
     options |= {key: options[key] or "" for key in ("layout", "io")}
-    bytecode = options.pop("bytecode")
-    target_options = {} if bytecode is None else {"bytecode": bytecode}
+    own = {name: options.pop(name) for name in ("bytecode", "labels", "min_runtime")}
+    target_options = {name: value for name, value in own.items() if value is not None}
     filled = fill(options)
     return Request(**filled, target_options=target_options, preprocessing=preprocessing, output_names=names)
 

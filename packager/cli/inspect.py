@@ -1,26 +1,73 @@
-"""Show what is in a bundle."""
+"""Show what is in a bundle, or what a model is."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from packager.cli._show import json_option, mb, print_json, show_findings, table
 from packager.cli._signers import judged, line, signer_options, trust_of
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from agent.contract.manifest import TensorSpec
+    from agent.contract.signatures import Trust
+
 
 @click.command()
-@click.argument("bundle")
+@click.argument("bundle", metavar="BUNDLE_OR_MODEL")
 @signer_options
 @json_option
 def command(bundle: str, allowed_signers: Path | None, revoked: Path | None, *, as_json: bool) -> None:
-    """Show the manifest of BUNDLE: inputs, outputs, recipe, steps, what the device must have, who signed it."""
+    """Show a bundle's manifest: inputs, outputs, recipe, steps, what the device must have, who signed it. Of a model: its
+    inputs, outputs, operators and multiply-adds.
+    """
+    from packager import registry
+
+    if any(source.accepts(bundle) for source in registry.sources()):
+        _show_model(bundle, as_json=as_json)
+    else:
+        _show_bundle(bundle, trust_of(allowed_signers, revoked), as_json=as_json)
+
+
+def _show_model(model: str, *, as_json: bool) -> None:
     from agent.contract import codec
-    from agent.contract.archive import BundleReader
+    from packager.overview import overview
+
+    told = overview(model)
+    if as_json:
+        print_json(codec.encode(told))
+        return
+    about = [f"{told.format} model", mb(told.size_bytes)]
+    about += [f"opset {told.opset}"] if told.opset else []
+    about += [f"{told.parameters:,} parameters"] if told.parameters is not None else []
+    about += [f"{told.macs / 1e6:,.3f} M multiply-adds for one sample"] if told.macs is not None else []
+    about += ["quantised"] if told.quantized else []
+    click.echo(", ".join(about))
+    click.echo(told.digest)
+    _show_tensors(told.inputs, told.outputs)
+    if told.operators:
+        click.echo("operators: " + ", ".join(f"{count} {name}" for name, count in told.operators.items()))
+
+
+def _show_tensors(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     from packager.shapes import show
 
-    trust = trust_of(allowed_signers, revoked)
+    rows = [
+        [kind, spec.name, spec.dtype, show(spec.shape), spec.layout]
+        for kind, specs in (("input", inputs), ("output", outputs))
+        for spec in specs
+    ]
+    table(["", "name", "type", "shape", "layout"], rows)
+
+
+def _show_bundle(bundle: str, trust: Trust | None, *, as_json: bool) -> None:
+    from agent.contract import codec
+    from agent.contract.archive import BundleReader
+
     with BundleReader(bundle) as reader:
         manifest, digest, signed = reader.manifest, reader.digest, judged(reader, trust)
     if as_json:
@@ -34,12 +81,7 @@ def command(bundle: str, allowed_signers: Path | None, revoked: Path | None, *, 
     click.echo(
         f"{digest}  made by edgepack {manifest.edgepack} from {manifest.source.name} ({mb(manifest.source.size_bytes)})"
     )
-    rows = [
-        [kind, spec.name, spec.dtype, show(spec.shape), spec.layout]
-        for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs))
-        for spec in specs
-    ]
-    table(["", "name", "type", "shape", "layout"], rows)
+    _show_tensors(manifest.inputs, manifest.outputs)
     table(
         ["file", "size", "sha256"], [[name, mb(e.size), e.sha256[:16]] for name, e in manifest.files.items()], right=[1]
     )

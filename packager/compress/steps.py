@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,12 @@ class Applied:
     reports: tuple[dict[str, Any], ...] = ()
 
 
-def apply_module_steps(source: Source, artifact: Artifact, job: Lowering) -> Applied:
+# What scores a module on an evaluation set (file, metric, the model's inputs, names of its outputs); it stands on a higher
+# floor (packager.accuracy), and so is given.
+Scorer = Callable[[str, str, Sequence[Any], Sequence[str]], Callable[[Any], float]]
+
+
+def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer: Scorer) -> Applied:
     """The prune and distill steps of the recipe, in order. Raises ConvertError for a source that cannot take them."""
     reports = []
     for index, step in enumerate(of_kind(job.recipe.steps, "prune", "distill")):
@@ -55,8 +61,10 @@ def apply_module_steps(source: Source, artifact: Artifact, job: Lowering) -> App
             artifact, report = _prune_onnx(artifact, step, folder)
         else:
             _needs_module(artifact, step.do)
-            run = _prune if isinstance(step, PruneStep) else _distill
-            artifact, report = run(source, artifact, step, job, folder)
+            if isinstance(step, PruneStep):
+                artifact, report = _prune(source, artifact, step, job, folder, scorer)
+            else:
+                artifact, report = _distill(source, artifact, step, job, folder)
         reports.append({"step": step.do, **report})
     return Applied(artifact, tuple(reports))
 
@@ -92,11 +100,10 @@ def _prune_onnx(artifact: Artifact, step: PruneStep, folder: Path) -> tuple[Arti
 
 
 def _prune(
-    source: Source, artifact: Artifact, step: PruneStep, job: Lowering, folder: Path
+    source: Source, artifact: Artifact, step: PruneStep, job: Lowering, folder: Path, scorer: Scorer
 ) -> tuple[Artifact, dict[str, Any]]:
     from packager.compress.prune.report import report
     from packager.compress.prune.run import FineTuning, PruneOptions, prune, save
-    from packager.compress.scoring import module_scorer
 
     made = torch_models.recall(artifact.entry)
     examples = torch_models.examples_for(made, job.shapes)
@@ -113,7 +120,7 @@ def _prune(
         examples,
         options,
         fine_tuning=tuning,
-        score=module_scorer(budget.eval, budget.metric, inputs, outputs) if budget else None,
+        score=scorer(budget.eval, budget.metric, artifact.inputs, outputs) if budget else None,
         max_drop=budget.max_drop if budget else None,
         progress=job.progress,
     )

@@ -12,6 +12,7 @@ from agent.contract.manifest import Step
 from packager import toolchain
 from packager.artifact import Artifact, digest_files
 from packager.onnx_model import all_nodes, fix_shapes, load_model, save_model
+from packager.tensorrt.repair import fold
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, to_bytes
 from packager.worker import run_worker
 
@@ -50,9 +51,9 @@ class TfliteFromOnnx:
         layout = str(options.get("layout", ""))
         folder = workdir / "onnx2tf"
         folder.mkdir()
-        save_model(
-            fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {}))), folder / "model.onnx"
-        )
+        fixed = fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {})))
+        # onnx2tf does not see through shapes that are computed in the graph, nor through batch normalisation to fold.
+        save_model(fold(fixed, folder / "folded.onnx"), folder / "model.onnx")
         last = [] if layout in ("nchw", "keep") else [spec.name for spec in artifact.inputs if spec.layout == "nchw"]
         keep = [spec.name for spec in artifact.inputs if spec.name not in last and len(spec.shape) > 2]  # noqa: PLR2004
         installed = toolchain.install(_TOOL, options.get("progress", lambda _: None))

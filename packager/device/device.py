@@ -16,7 +16,7 @@ from agent.contract.job import BenchOptions, CheckOptions
 from agent.contract.pairing import Pairing, PairOptions
 from agent.contract.report import Emulation, Parity, Report
 from agent.contract.slot import Slot, check_slot_name
-from packager.device import inventory
+from packager.device import inventory, layers
 from packager.device.answers import decoded, part
 from packager.device.push import Push, PushOptions
 from packager.device.runtime_packages import PACKAGES
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _EMULATED_IDLE = 900.0
+# Doubts that an instruction counter does not have: other work costs none, and a few inferences say as much as thousands.
+_OF_TIME = {"busy", "few-samples", "busy-cores", "coarse-clock", "modes", "drift", "unsettled", "spread"}
+_AGENT_ONLY = ("threads_auto", "batch", "streams", "sustained_minutes", "profile")
 _COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
 
@@ -189,11 +192,15 @@ class Device:
         if self.entry.kind == inventory.ADB:
             from packager.device.adb import bench_over_adb
 
+            _refuse(options, self.address, "TFLite's benchmark_model does not know them")
+
             return bench_over_adb(self.address, bundle, benchmark_model, options, self.progress)
         if benchmark_model:
             raise UsageError("benchmark_model measures phones over adb", where=self.address, expected="adb:SERIAL")
         if self.entry.kind == inventory.MCU:
             from packager.micro.bench import bench_on_board
+
+            _refuse(options, self.address, "a microcontroller runs one inference after another")
 
             return bench_on_board(self.address, bundle, self.progress)
         pushed = self.push(bundle)
@@ -201,7 +208,7 @@ class Device:
             # Every inference takes the same instructions: a few say as much as thousands, and the emulator is slow.
             options = {**_COUNTED, **options} if "seconds" not in options else options
         asked = BenchOptions(digest=pushed["bundle"], **options)
-        expected = asked.seconds + asked.rounds * asked.warmup_seconds
+        expected = 60 * asked.sustained_minutes + asked.seconds + asked.rounds * asked.warmup_seconds
         again = Reconnect(lambda: inventory.open_transport(self.entry), reconnect_seconds + expected)
         try:
             job, result = self.session.call_surely("bench", codec.encode(asked), self.progress, again, 4 * expected)
@@ -215,7 +222,7 @@ class Device:
         if (report.job, report.bundle) != (job, asked.digest):
             raise DeviceError(f"{self.address} answered with another report than asked for", code="reply")
         self._delivered.append(job)
-        return self._labelled(report)
+        return layers.tie(self._labelled(report), bundle)
 
     def compare(self, a: str | Path, b: str | Path, *, reconnect_seconds: float = 60.0, **options: Any) -> Pairing:
         """Pushes what is missing of both bundles, checks both, and measures them in turn. `options` are PairOptions'.
@@ -253,9 +260,7 @@ class Device:
             finding = Finding("emulated-instructions", INFO, text, "measure on the board before deciding")
         if step is not None:
             # Other work on the host costs no instructions, and a few inferences say as much as thousands.
-            report = dataclasses.replace(
-                report, findings=[one for one in report.findings if one.code not in ("busy", "few-samples")]
-            )
+            report = dataclasses.replace(report, findings=[one for one in report.findings if one.code not in _OF_TIME])
         return dataclasses.replace(
             report,
             emulation=Emulation(cpu=str(cpu), ns_per_instruction=None if step is None else float(step)),
@@ -299,6 +304,13 @@ class Device:
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""
         self.session.forget(self._collected)
+
+
+def _refuse(options: dict[str, Any], address: str, why: str) -> None:
+    """Raises UsageError for options that only the agent knows."""
+    asked = [f"--{word.replace('_', '-')}" for word in _AGENT_ONLY if options.pop(word, None)]
+    if asked:
+        raise UsageError(f"{address} cannot be measured with {', '.join(asked)}: {why}", code="protocol-options")
 
 
 def _runtime_of(bundle: str | Path) -> str:

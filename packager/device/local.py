@@ -9,26 +9,22 @@ import selectors
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, cast
 
 from agent.contract.errors import EdgepackError, UsageError
+from packager.device.commands import CommandTransport
 from packager.device.transport import (
     INTERRUPT_GRACE,
     PIECE,
-    Completed,
     Consumer,
     Readable,
     Tail,
     Watch,
-    get_file,
-    put_file,
-    run_command,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 # How long a command that must end may take to clean up after SIGTERM before SIGKILL.
 _TERM_GRACE = 2.0
@@ -36,43 +32,11 @@ _SLICE = 0.5
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126  # a shell's own statuses, so that both transports say the same
 
 
-class LocalTransport:
+class LocalTransport(CommandTransport):
     """The device `local`. Each command runs in a process group of its own, which ends with it when it must end."""
 
     def __init__(self, python: str = sys.executable, name: str = "local") -> None:
-        self.name = name
-        self.python = python
-        self._interrupted = threading.Event()
-
-    def run(
-        self,
-        argv: Sequence[str],
-        stdin: bytes | IO[bytes] = b"",
-        deadline: float | None = None,
-        on_line: Callable[[bytes], None] | None = None,
-        idle: float | None = None,
-        on_interrupt: bytes | None = None,
-    ) -> Completed:
-        """Runs `argv`; see packager.protocols.Transport.run."""
-        return run_command(self._execute, self.name, argv, stdin, deadline, on_line, idle, on_interrupt)
-
-    def put(
-        self, source: Path, target: str, deadline: float | None = None, progress: Callable[[int], None] | None = None
-    ) -> None:
-        """Copies a file to where the agent will look for it; `progress` gets the bytes of each piece."""
-        put_file(self._execute, self.name, self.python, source, target, deadline, progress)
-
-    def get(self, source: str, target: Path, deadline: float | None = None) -> None:
-        """Copies a file of the agent's."""
-        get_file(self._execute, self.name, self.python, source, target, deadline)
-
-    def interrupt(self) -> None:
-        """See Interruptible."""
-        self._interrupted.set()
-
-    def close(self) -> None:
-        """Nothing is kept open."""
-        self._interrupted.clear()
+        super().__init__(python, name)
 
     def _execute(
         self,

@@ -5,27 +5,23 @@ from __future__ import annotations
 import contextlib
 import io
 import threading
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import DeviceError, EdgepackError, TransientDeviceError, UsageError
+from packager.device.commands import CommandTransport
 from packager.device.ssh_connect import CONNECT_TIMEOUT, LINK_TIMEOUT, Link, connect
 from packager.device.transport import (
     INTERRUPT_GRACE,
     PIECE,
-    Completed,
     Consumer,
     Readable,
     Tail,
     Watch,
     command_line,
-    get_file,
-    put_file,
-    run_command,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     from packager.device.ssh_config import Address
     from packager.device.ssh_connect import Dial
@@ -36,10 +32,10 @@ _LOST_GRACE = 1.0
 _NO_STATUS = -1
 
 
-class SshTransport:
+class SshTransport(CommandTransport):
     """A device at an SSH address; connects when first used, and again after the link was lost.
 
-    `python` is the interpreter there that copies files. `dial` opens the socket, for links that are not plain TCP.
+    `dial` opens the socket, for links that are not plain TCP.
     """
 
     def __init__(
@@ -52,50 +48,19 @@ class SshTransport:
         link_timeout: float = LINK_TIMEOUT,
         dial: Dial | None = None,
     ) -> None:
+        super().__init__(python, name or address.text)
         self.address = address
-        self.python = python
-        self.name = name or address.text
         self._connect_timeout, self._link_timeout, self._dial = connect_timeout, link_timeout, dial
         self._link: Link | None = None
         self._lock = threading.Lock()
-        self._interrupted = threading.Event()
 
     def connect(self) -> None:
         """Connects now, so that what is wrong shows now; see ssh_connect.connect for what it raises."""
         self._connected(self._connect_timeout)
 
-    def run(
-        self,
-        argv: Sequence[str],
-        stdin: bytes | IO[bytes] = b"",
-        deadline: float | None = None,
-        on_line: Callable[[bytes], None] | None = None,
-        idle: float | None = None,
-        on_interrupt: bytes | None = None,
-    ) -> Completed:
-        """Runs `argv`; see packager.protocols.Transport.run.
-
-        Raises TransientDeviceError with the code "deadline", "link-lost" or "unreachable", and DeviceError.
-        """
-        return run_command(self._execute, self.name, argv, stdin, deadline, on_line, idle, on_interrupt)
-
-    def put(
-        self, source: Path, target: str, deadline: float | None = None, progress: Callable[[int], None] | None = None
-    ) -> None:
-        """Copies a file to the device; `progress` gets the bytes of each piece as it goes."""
-        put_file(self._execute, self.name, self.python, source, target, deadline, progress)
-
-    def get(self, source: str, target: Path, deadline: float | None = None) -> None:
-        """Copies a file from the device."""
-        get_file(self._execute, self.name, self.python, source, target, deadline)
-
-    def interrupt(self) -> None:
-        """See Interruptible."""
-        self._interrupted.set()
-
     def close(self) -> None:
         """Ends the connection; never raises."""
-        self._interrupted.clear()
+        super().close()
         with self._lock:
             link, self._link = self._link, None
         if link is not None:

@@ -210,24 +210,6 @@ def command_line(argv: Sequence[str]) -> str:
     return shlex.join(argv)
 
 
-def run_command(  # the transports' run(), once
-    execute: Execute,
-    device: str,
-    argv: Sequence[str],
-    stdin: bytes | Readable,
-    deadline: float | None,
-    on_line: Callable[[bytes], None] | None,
-    idle: float | None,
-    on_interrupt: bytes | None,
-) -> Completed:
-    """Runs `argv` by `execute`; see packager.protocols.Transport.run."""
-    what = describe(argv, device)
-    collected = Collect(what)
-    consumer: Consumer = collected if on_line is None else Lines(what, on_line)
-    status, stderr = execute(argv, stdin, consumer, Watch(what, deadline, idle), on_interrupt)
-    return Completed(status, collected.value(), stderr)
-
-
 class _Counted:
     """A file whose reading is reported: `progress` gets the bytes of each piece as it goes out."""
 

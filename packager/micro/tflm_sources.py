@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 _PER_LINE = 16
 # Method names of MicroMutableOpResolver that do not follow from the operator's name.
 _METHODS = {
     "BATCH_MATMUL": "BatchMatMul",
+    "CUMSUM": "CumSum",
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
     "PADV2": "PadV2",
 }
@@ -23,19 +24,21 @@ def resolver_method(operator: str) -> str:
 
 def tflm_sources(
     raw: bytes,
-    operators: Iterable[str],
+    operators: Mapping[str, int],
     arena_bytes: int,
     quantization: Mapping[str, Mapping[str, Any]],
     note: str = "",
 ) -> dict[str, bytes]:
-    """model_data.h, model_data.cc, model_settings.h, op_resolver.h and main.cc. `note` says how far they were compiled."""
+    """model_data.h, model_data.cc, model_settings.h, op_resolver.h and main.cc. `operators` says how often each occurs,
+    `note` how far they were compiled.
+    """
     names = sorted(set(operators))
     texts = {
         "model_data.h": _DATA_H,
         "model_data.cc": _data(raw),
         "model_settings.h": _settings(arena_bytes, quantization),
         "op_resolver.h": _resolver(names),
-        "main.cc": _MAIN.replace(
+        "main.cc": _main(operators.get("VAR_HANDLE", 0)).replace(
             "NOTE", note or "Not compiled by edgepack: TensorFlow Lite Micro's sources are yours."
         ),
     }
@@ -100,6 +103,25 @@ inline bool AddModelOps(ModelOpResolver& resolver) {{
 """
 
 
+def _main(variables: int) -> str:
+    """A model that keeps a state between its runs needs its variables made in the arena first."""
+    if not variables:
+        return _MAIN
+    header = '#include "tensorflow/lite/micro/micro_interpreter.h"\n'
+    return _MAIN.replace(header, header + '#include "tensorflow/lite/micro/micro_resource_variable.h"\n').replace(
+        _PLAIN,
+        f"""  tflite::MicroAllocator* allocator = tflite::MicroAllocator::Create(tensor_arena, kTensorArenaSize);
+  if (allocator == nullptr) return 2;
+  /* What the model remembers between its runs. */
+  tflite::MicroResourceVariables* variables = tflite::MicroResourceVariables::Create(allocator, {variables});
+  static tflite::MicroInterpreter interpreter(tflite::GetModel(g_model_data), resolver, allocator, variables);
+""",
+    )
+
+
+_PLAIN = """\
+  static tflite::MicroInterpreter interpreter(tflite::GetModel(g_model_data), resolver, tensor_arena, kTensorArenaSize);
+"""
 _MAIN = """/* Written by edgepack: a start. NOTE */
 #include "model_data.h"
 #include "model_settings.h"

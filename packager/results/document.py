@@ -8,6 +8,7 @@ from typing import Any
 from agent.contract import codec, statistics
 from agent.contract.errors import BudgetError
 from agent.contract.report import Report, Round
+from packager.results import details, energy
 
 _NS_PER_MS = 1e6
 
@@ -26,8 +27,7 @@ def latency(report: Report) -> dict[str, Any]:
     found: dict[str, Any] = {"n": numbers.pop("n"), "unit": "ms"}
     for key, value in numbers.items():
         found[f"{key}_ms"] = None if value is None else value / _NS_PER_MS
-    total = sum(samples)
-    found["throughput_per_s"] = len(samples) * 1e9 / total if total else None
+    found["throughput_per_s"] = details.throughput(report)
     found["samples_ns"] = samples
     return found
 
@@ -117,6 +117,11 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         "parity": codec.encode(report.parity),
         "accuracy": codec.encode(report.accuracy),
         "runtime": codec.encode(report.runtime),
+        "protocol": codec.encode(report.protocol),
+        "sustained": details.sustained_document(report),
+        "energy": energy.per_inference(report),
+        "rails": details.rails_document(report),
+        "profile": details.profile_document(report),
         "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),
         "device_facts": codec.encode(report.facts),
@@ -142,9 +147,11 @@ def require_parity(report: Report) -> None:
 
 def _round_document(report: Report, one: Round) -> dict[str, Any]:
     document: dict[str, Any] = codec.encode(dataclasses.replace(one, samples_ns=[]))
-    del document["samples_ns"]
+    del document["samples_ns"], document["windows"]  # told as "sustained"
     document["n"] = len(one.samples_ns)
+    del document["begun_ns"]  # of the device's own clock
     if counts_instructions(report):
+        del document["tick_ns"], document["wall_ns"]
         for key in [key for key in document if key.endswith("_ns")]:
             document[key.removesuffix("ns") + "instructions"] = _counted(report, document.pop(key))
     return document

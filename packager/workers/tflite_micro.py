@@ -7,6 +7,7 @@ outputs_count, most (the largest arena to try, in bytes). Answer: arena_bytes, o
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,11 +29,30 @@ def answer(task: dict[str, Any]) -> dict[str, Any]:
     from tflite_micro.python.tflite_micro import runtime
 
     raw = Path(task["model"]).read_bytes()
-    size = smallest(lambda arena: _interpreter(runtime, raw, arena) is not None, task["most"])
+    size = smallest(lambda arena: _survives(lambda: _interpreter(runtime, raw, arena) is not None), task["most"])
     if size is None:
         return {"error": "the model does not load", "code": "tflm-refused"}
-    _run(_interpreter(runtime, raw, size), task)
+    try:
+        _run(_interpreter(runtime, raw, size), task)
+    except RuntimeError:
+        # A model with variables takes their memory in its first run.
+        size = smallest(lambda arena: _survives(lambda: _runs(_interpreter(runtime, raw, arena), task)), task["most"])
+        if size is None:
+            return {"error": "the model loads and does not run", "code": "tflm-refused"}
+        _run(_interpreter(runtime, raw, size), task)
     return {"arena_bytes": size}
+
+
+def _survives(trial: Callable[[], bool]) -> bool:
+    """Whether the trial succeeds, tried in a child: in some arenas that are too small TensorFlow Lite Micro dies."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if trial() else 1
+        finally:
+            os._exit(code)
+    return os.waitpid(child, 0)[1] == 0
 
 
 def _interpreter(runtime: Any, raw: bytes, arena: int) -> Any:
@@ -56,6 +76,16 @@ def smallest(enough: Callable[[int], bool], most: int) -> int | None:
         else:
             low = middle
     return high
+
+
+def _runs(interpreter: Any, task: dict[str, Any]) -> bool:
+    if interpreter is None:
+        return False
+    try:
+        _run(interpreter, task)
+    except RuntimeError:
+        return False
+    return True
 
 
 def _run(interpreter: Any, task: dict[str, Any]) -> None:

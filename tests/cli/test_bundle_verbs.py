@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 
+import onnx
 import pytest
 
 from tests.packager import models
@@ -68,3 +70,23 @@ def test_unpack_where_it_cannot_be(edgepack, bundle, folder):
 def test_unpacked_files_are_not_executable_by_others(edgepack, bundle, place):
     edgepack("unpack", bundle, "out")
     assert not any(path.stat().st_mode & 0o111 for path in (place / "out").rglob("*") if path.is_file())
+
+
+def test_inspect_of_a_model_counts_what_is_in_it(edgepack, model):
+    told = edgepack("inspect", model, "--json").json
+    graph = onnx.load(model).graph
+    assert (told["format"], told["quantized"]) == ("onnx", False)
+    assert [one["name"] for one in told["inputs"]] == [value.name for value in graph.input]
+    assert sum(told["operators"].values()) == len(graph.node)
+    assert told["parameters"] == sum(math.prod(one.dims) for one in graph.initializer)
+    assert told["macs"] > 0
+    shown = edgepack("inspect", model).out
+    assert f"{told['parameters']:,} parameters" in shown
+    assert f"{told['macs'] / 1e6:,.3f} M multiply-adds" in shown
+
+
+def test_inspect_of_what_is_neither_bundle_nor_model(edgepack, place):
+    (place / "notes.txt").write_text("neither", encoding="utf-8")
+    done = edgepack("inspect", "notes.txt")
+    assert done.status == 7
+    assert "does not end as a zip" in done.err

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 
 import pytest
 
+from agent.contract.archive import BundleReader
 from agent.contract.errors import TransientDeviceError
 from packager.device.device import Device
 from tests.device.road import agents, digest_of, finish, half_written, kill, read_until, wait_for
@@ -248,6 +250,25 @@ def test_measuring_process_killed_in_mid_bench(board, edgepack, bundle):
     )
     assert gone(device)
     assert kept(device) == []
+
+
+def test_power_cut_just_before_the_last_rename(board, edgepack, bundle):
+    """The file was whole and read-only already: its name alone was still that of a part."""
+    device = board("kitchen")
+    edgepack("push", bundle, "kitchen")
+    edgepack("devices", "prune", "kitchen", "--keep", "0")
+    with BundleReader(bundle) as reader:
+        reader.extract(device.root / "open")
+        entries = reader.manifest.files
+    owner = device.root.stat()
+    for name, entry in entries.items():
+        part = device.root / "incoming" / f"{entry.sha256}.part"
+        (device.root / "open" / name).rename(part)
+        os.chown(part, owner.st_uid, owner.st_gid)
+        part.chmod(0o444)
+    pushed = edgepack.json("push", bundle, "kitchen")["pushed"][0]
+    assert pushed["bytes_sent"] < 100  # frames without data
+    assert half_written(device.root) == []
 
 
 def test_two_pushes_of_one_bundle_at_once(board, edgepack, big_bundle):

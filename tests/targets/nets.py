@@ -125,3 +125,25 @@ def token_samples():
 
 def samples():
     return {"image": torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(5)).numpy()}
+
+
+class Residual(nn.Module):
+    """A sum, a concatenation, a pooling, a sigmoid: what joins and shares ranges."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU())
+        self.deep = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1, groups=8), nn.BatchNorm2d(8), nn.ReLU6())
+        self.wide = nn.Conv2d(8, 8, 1)
+        self.pool = nn.MaxPool2d(2)
+        self.mean = nn.AdaptiveAvgPool2d(1)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, image):
+        found = self.stem(image)
+        joined = torch.cat([torch.relu(found + self.deep(found)), self.wide(found)], 1)
+        return torch.sigmoid(self.head(self.mean(self.pool(joined)).flatten(1)))
+
+
+def residual():
+    return Residual().eval(), (torch.randn(1, 3, 16, 16),)

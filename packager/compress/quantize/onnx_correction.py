@@ -21,7 +21,8 @@ _BIAS = 2  # its place among the inputs
 def correct_biases(model: Any, calibration: CalibrationData, recipe: Recipe) -> int:
     """Changes the biases of convolutions and Gemms that will be quantised; how many.
 
-    The mean of a channel's inputs over the calibration data, times the error of its rounded weights, is the shift.
+    The layer itself is run on the calibration data with the rounding error for its weights: the mean of what comes out is
+    the shift. (The product of mean input and summed error would be wrong where padding covers much of a small map.)
     """
     import numpy as np
     from onnx import numpy_helper
@@ -32,14 +33,12 @@ def correct_biases(model: Any, calibration: CalibrationData, recipe: Recipe) -> 
         for node in model.graph.node
         if node.op_type in ("Conv", "Gemm") and node.input[1] in tensors and node.name not in recipe.exclude
     ]
-    means = _means(model, {node.input[0]: node.op_type for node in nodes}, calibration)
-    done = 0
+    errors = {}
     for node in nodes:
         weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float32)
-        error = _rounded(weight, recipe, axis=_axis(node)) - weight
-        shift = _shift(node, error, means[node.input[0]])
-        if shift is None:
-            continue
+        errors[node.name] = _rounded(weight, recipe, axis=_axis(node)) - weight
+    done = 0
+    for node, shift in zip(nodes, _shifts(model, nodes, errors, calibration), strict=True):
         bias = tensors.get(node.input[_BIAS]) if len(node.input) > _BIAS and node.input[_BIAS] else None
         if bias is None:
             if len(node.input) > _BIAS and node.input[_BIAS]:
@@ -77,47 +76,36 @@ def _rounded(weight: Array, recipe: Recipe, axis: int) -> Array:
     return unsigned
 
 
-def _shift(node: Any, error: Array, mean: Array) -> Array | None:
-    import numpy as np
-
-    if node.op_type == "Gemm":
-        turned = next((one.i for one in node.attribute if one.name == "transB"), 0)
-        matrix = error if turned else error.T
-        product: Array = matrix @ mean
-        return product if len(mean) == matrix.shape[1] else None
-    groups = next((one.i for one in node.attribute if one.name == "group"), 1)
-    sums = error.reshape(*error.shape[:2], -1).sum(axis=2)  # output x input channels of its group
-    if len(mean) != groups * sums.shape[1]:
-        return None
-    each = len(sums) // groups
-    inputs = mean.reshape(groups, -1).repeat(each, axis=0)
-    result: Array = np.einsum("oi,oi->o", sums, inputs)
-    return result
-
-
-def _means(model: Any, wanted: dict[str, str], calibration: CalibrationData) -> dict[str, Array]:
-    """The mean of each channel (axis 1; of a Gemm's input the last axis)."""
+def _shifts(model: Any, nodes: list[Any], errors: dict[str, Array], calibration: CalibrationData) -> list[Array]:
+    """The mean output of each node, by channel (axis 1), were its weights the errors and its bias nothing."""
     import numpy as np
     import onnx
+    from onnx import numpy_helper
 
     onnxruntime = need_onnxruntime()
     widened = type(model)()
     widened.CopyFrom(model)
-    given = {value.name for value in (*model.graph.output, *model.graph.input)}
-    widened.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in wanted if name not in given
-    )
+    del widened.graph.output[:]
+    names = []
+    for place, node in enumerate(nodes):
+        twin = widened.graph.node.add()
+        twin.CopyFrom(node)
+        names.append(f"shift_{place}")
+        weight = f"error_{place}"
+        widened.graph.initializer.append(numpy_helper.from_array(errors[node.name].astype(np.float32), weight))
+        del twin.input[1:], twin.output[:]
+        twin.input.append(weight)
+        twin.output.append(names[-1])
+        twin.name = f"{node.name}_shift"
+        widened.graph.output.append(onnx.helper.make_tensor_value_info(names[-1], onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_outputs() if entry.name in wanted]
-    sums: dict[str, Array] = {}
+    sums: list[Any] = [0] * len(nodes)
     count = 0
     for feed in calibration.feeds(_MOST_SAMPLES):
-        values = dict(zip(names, session.run(names, feed), strict=True))
-        values |= {name: array for name, array in feed.items() if name in wanted}
-        for name, array in values.items():
-            axes = tuple(place for place in range(array.ndim) if place != 1)
-            sums[name] = sums.get(name, 0) + np.asarray(array.mean(axis=axes, dtype=np.float64))
+        for place, array in enumerate(session.run(names, feed)):
+            axes = tuple(axis for axis in range(array.ndim) if axis != 1)
+            sums[place] = sums[place] + array.mean(axis=axes, dtype=np.float64)
         count += 1
-    return {name: total / count for name, total in sums.items()}
+    return [total / count for total in sums]

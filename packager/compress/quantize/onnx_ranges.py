@@ -1,4 +1,7 @@
-"""Activation ranges that lose least: for each tensor the clipping with the smallest mean squared error of 8-bit steps."""
+"""Activation ranges from histograms: for each tensor the clipping with the least squared error, entropy, or a percentile.
+
+onnxruntime's own calibrators for these hold every activation of every sample in memory.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from packager.calibration import CalibrationData
+    from packager.recipe import Recipe
 
     Array = np.ndarray[Any, Any]
 
@@ -18,11 +22,14 @@ _BINS = 2048
 _LEVELS = 255
 _KEPT = tuple(1 - 0.05 * step for step in range(16))  # of each side's length: 1 down to 0.25
 _MOST_SAMPLES = 64
+_NO_CHANCE = 1e-9
 
 
-def clip_ranges(prepared: Path, minmax: Path, result: Path, calibration: CalibrationData, *, symmetric: bool) -> None:
+def clip_ranges(
+    prepared: Path, minmax: Path, result: Path, calibration: CalibrationData, recipe: Recipe, *, symmetric: bool
+) -> None:
     """Reads onnxruntime's file of least and greatest values (`minmax`), writes one of the same form with both ends drawn in
-    to where rounding and clipping together cost least.
+    by the recipe's method: mse, percentile or entropy. Histograms are kept beside `minmax`.
     """
     import numpy as np
     from onnxruntime.quantization import load_tensors_data, save_tensors_data
@@ -30,13 +37,71 @@ def clip_ranges(prepared: Path, minmax: Path, result: Path, calibration: Calibra
     data = load_tensors_data(minmax)
     edges = {name: (float(np.min(one.lowest)), float(np.max(one.highest))) for name, one in data.items()}
     edges = {name: (min(low, 0.0), max(high, 0.0)) for name, (low, high) in edges.items()}
-    counts = _histograms(prepared, {name: pair for name, pair in edges.items() if pair[0] < pair[1]}, calibration)
+    kept = minmax.with_suffix(".npz")
+    if kept.exists():
+        with np.load(kept) as file:
+            counts = {name: file[name] for name in file.files}
+    else:
+        counts = _histograms(prepared, {name: pair for name, pair in edges.items() if pair[0] < pair[1]}, calibration)
+        np.savez(kept, **counts)  # type: ignore[arg-type] # names of tensors
     for name, hist in counts.items():
-        low, high = best_clip(hist, *edges[name], symmetric=symmetric)
+        if recipe.method == "percentile":
+            low, high = percentile_clip(hist, *edges[name], recipe.percentile)
+        else:
+            clip = entropy_clip if recipe.method == "entropy" else best_clip
+            low, high = clip(hist, *edges[name], symmetric=symmetric)
         one = data[name]
         kind = np.asarray(one.lowest).dtype
         one.lowest, one.highest = np.array(low, kind), np.array(high, kind)
     save_tensors_data(data, result)
+
+
+def percentile_clip(hist: Array, low: float, high: float, percentile: float) -> tuple[float, float]:
+    """The ends, 0 between them, beyond which 100 - `percentile` percent of the values lie, half of them on each side where
+    there are two.
+    """
+    import numpy as np
+
+    shares = np.cumsum(hist) / max(float(hist.sum()), 1.0)
+    beyond = (1 - percentile / 100) / (2 if low < 0 < high else 1)
+    width = (high - low) / len(hist)
+    left = low + width * int(np.searchsorted(shares, beyond, side="right")) if low < 0 else low
+    right = low + width * (int(np.searchsorted(shares, 1 - beyond)) + 1) if high > 0 else high
+    return min(left, 0.0), max(min(right, high), 0.0)
+
+
+def entropy_clip(hist: Array, low: float, high: float, *, symmetric: bool) -> tuple[float, float]:
+    """The ends at which the values, clipped and rounded, tell most of how they were distributed: the smallest
+    Kullback-Leibler divergence, as TensorRT chooses its ranges (Migacz 2017), on the same grid as `best_clip`.
+    """
+    import numpy as np
+
+    width = (high - low) / len(hist)
+    middles = low + width * (np.arange(len(hist)) + 0.5)
+    best, found = np.inf, (low, high)
+    for left in _KEPT if low < 0 else (1.0,):
+        for right in _KEPT if high > 0 else (1.0,):
+            ends = (low * left, high * right)
+            inside = (middles >= ends[0]) & (middles <= ends[1])
+            kept = np.where(inside, hist, 0.0)
+            if not kept.any():
+                continue
+            clipped = kept.copy()
+            places = np.flatnonzero(inside)
+            clipped[places[0]] += hist[: places[0]].sum()
+            clipped[places[-1]] += hist[places[-1] + 1 :].sum()
+            reach = 2 * max(-ends[0], ends[1]) if symmetric else ends[1] - ends[0]
+            levels = np.floor((middles[places] - ends[0]) / (reach / _LEVELS)).astype(int)
+            alive = kept[places] > 0
+            sums = np.bincount(levels, kept[places])
+            counts = np.maximum(np.bincount(levels, alive), 1)
+            spread = np.where(alive, (sums / counts)[levels], 0.0)
+            p, q = clipped[places] / clipped.sum(), spread / spread.sum()
+            # A bin that holds clipped values only has no q: as good as nothing, but no infinity.
+            divergence = float((p[p > 0] * np.log(p[p > 0] / np.maximum(q[p > 0], _NO_CHANCE))).sum())
+            if divergence < best:
+                best, found = divergence, ends
+    return found
 
 
 def best_clip(hist: Array, low: float, high: float, *, symmetric: bool) -> tuple[float, float]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
+import json
 import logging
 import re
 import sys
@@ -12,12 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.contract import codec
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.artifact import digest_files
 from packager.compress.equalize import equalize
 from packager.compress.quantize.onnx_biases import repair_graph
 from packager.compress.quantize.onnx_correction import correct_biases
+from packager.compress.quantize.onnx_mixed import ACTIVATIONS, COMPUTE, PASS_THROUGH, leave_in_float
 from packager.compress.quantize.onnx_ranges import clip_ranges
 from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, save_model, told
 
@@ -25,10 +29,9 @@ if TYPE_CHECKING:
     from packager.calibration import CalibrationData
     from packager.recipe import Recipe
 
-# Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
-COMPUTE = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_PASS_THROUGH = ("MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze")  # exact on quantised values
-_CHUNK = 16
+# Where INT8 arithmetic pays (COMPUTE) and what costs nothing there; what else a network does keeps its accuracy in float.
+# Activations belong to it: else a convolution's output is rounded in the range that it has before them, and again after.
+_SCOPE = COMPUTE + PASS_THROUGH + ACTIVATIONS
 _MOST_REPAIRS = 8
 _WARNINGS, _ERRORS = 2, 3  # the severities of onnxruntime's own log; it warns by default
 
@@ -49,53 +52,107 @@ def quantize_static(
     when nothing could be quantised.
     """
     need_onnxruntime()
-    findings: list[Finding] = []
     prepared = result.with_name("prepared.onnx")
     progress("preparing the graph")
     large = bool(external_files(load_model(source, weights=False)))
-    findings += _prepare_once(source, prepared, cache, large=large)
-    wanted = operators(recipe)
+    findings = _prepare_once(source, prepared, cache, large=large)
     model = load_model(prepared)
-    findings += _repair(model, prepared, calibration, recipe)
-    present = {node.op_type for node in all_nodes(model.graph)}
-    check_excluded(recipe, [node.name for node in model.graph.node])
-    if wanted is not None and not present & set(wanted) & set(COMPUTE):
+    repair_graph(model)
+    kinds = {node.name: node.op_type for node in model.graph.node}
+    check_excluded(recipe, list(kinds))
+    wanted = operators(recipe)
+    if wanted is not None and not {node.op_type for node in all_nodes(model.graph)} & set(wanted) & set(COMPUTE):
         raise ConvertError(
             "nothing in this model can be quantised",
             expected=f"one of the operators {', '.join(COMPUTE)}",
             fix="use --recipe fp32 or fp16",
             code="nothing-to-quantise",
         )
-    options = {**_options(recipe, calibration, extra or {}), "use_external_data_format": large}
-    options["calibration_cache_path"] = _ranges(prepared, calibration, recipe, options, cache, progress)
+    job = _Job(recipe, calibration, extra or {}, cache, large, progress)
+    if large or recipe.scope == "all" or recipe.operators or any(kinds[name] not in COMPUTE for name in recipe.exclude):
+        return [*findings, *_quantise_whole(model, prepared, result, job).findings]
+    whole = _whole_once(model, prepared, dataclasses.replace(job, recipe=dataclasses.replace(recipe, exclude=())))
+    mixed = load_model(whole.path)
+    leave_in_float(mixed, load_model(whole.floating), {*recipe.exclude, *whole.excluded})
+    save_model(mixed, result)
+    return [*findings, *(one for one in whole.findings if one.code != "left-in-float" or not recipe.exclude)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What `quantize_static` was called with."""
+
+    recipe: Recipe
+    calibration: CalibrationData
+    extra: Mapping[str, Any]
+    cache: Path | None
+    large: bool
+    progress: Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Whole:
+    """A graph with all its layers in INT8 (but for those on which the quantiser breaks), and the float graph it is of."""
+
+    path: Path
+    floating: Path
+    excluded: tuple[str, ...]
+    findings: tuple[Finding, ...]
+
+
+def _whole_once(model: Any, prepared: Path, job: _Job) -> _Whole:
+    """From the cache, where it has been made for another choice of layers."""
+    settings = json.dumps([codec.encode(dataclasses.replace(job.recipe, name="", steps=())), sorted(job.extra)])
+    name = hashlib.sha256((digest_files([prepared]) + settings).encode()).hexdigest()[:16]
+    folder = job.cache or prepared.parent
+    path, told = folder / f"whole-{name}.onnx", folder / f"whole-{name}.json"
+    floating = folder / f"float-{name}.onnx"
+    if told.exists():
+        excluded, rows = json.loads(told.read_text(encoding="utf-8"))
+        return _Whole(path, floating, tuple(excluded), tuple(codec.decode(Finding, row, "finding") for row in rows))
+    made = _quantise_whole(model, prepared, path, job)
+    made.floating.replace(floating)
+    told.write_text(json.dumps([made.excluded, codec.encode(list(made.findings))]), encoding="utf-8")
+    return dataclasses.replace(made, floating=floating)
+
+
+def _quantise_whole(model: Any, prepared: Path, result: Path, job: _Job) -> _Whole:
+    """Writes `result`; `model` is the graph in `prepared`, repaired."""
+    recipe, calibration = job.recipe, job.calibration
+    findings, floating = _repair(model, prepared, calibration, recipe)
+    options = {**_options(recipe, job.extra), "use_external_data_format": job.large}
+    options["calibration_cache_path"] = _ranges(prepared, calibration, recipe, options, job.cache, job.progress)
     excluded = list(recipe.exclude)
     while True:
         error = _quantize(prepared, result, calibration, {**options, "nodes_to_exclude": excluded})
         if error is None:
-            return findings
+            return _Whole(result, floating, tuple(excluded), tuple(findings))
         culprits = [name for name in _culprits(error, model) if name not in excluded]
         if not culprits or len(excluded) > len(recipe.exclude) + _MOST_REPAIRS:
             raise _explain(error, model) from error
-        progress(f"leaving {', '.join(culprits)} in float")
+        job.progress(f"leaving {', '.join(culprits)} in float")
         excluded += culprits
         text = f"the quantiser breaks on {', '.join(culprits)} ({told(error, 200)}): left in float"
         findings.append(Finding("left-in-float", WARNING, text, "measure whether INT8 still pays: edgepack bench"))
 
 
-def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Recipe) -> list[Finding]:
-    """What is done to the float graph before it is quantised; written to `prepared`."""
-    repair_graph(model)
+def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Recipe) -> tuple[list[Finding], Path]:
+    """What is done to the float graph before it is quantised, written to `prepared`; and the file of that graph with the
+    biases as they were.
+    """
     told = []
+    floating = prepared.with_name("floating.onnx")
     if recipe.equalize:
         pairs = equalize(model)
         told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
+    save_model(model, floating)
     if recipe.bias_correction:
         layers = correct_biases(model, calibration, recipe)
         told.append(
             Finding("biases-corrected", INFO, f"the biases of {layers} layers take back what rounding adds", "")
         )
     save_model(model, prepared)
-    return told
+    return told, floating
 
 
 def _prepare_once(source: Path, prepared: Path, cache: Path | None, *, large: bool) -> list[Finding]:
@@ -122,20 +179,19 @@ def _ranges(
 
     Raises ConvertError when a run for ranges alone fails.
     """
-    if cache is None and recipe.method != "mse":
+    if cache is None and recipe.method == "minmax":
         progress(f"calibrating on {calibration.samples} samples")
         return None
-    kinds = "all" if recipe.scope == "all" else "-".join(sorted(set(operators(recipe) or ()) - set(_PASS_THROUGH)))
+    kinds = "all" if recipe.scope == "all" else "-".join(sorted(operators(recipe) or ()))
     base = digest_files([prepared])[:16] + hashlib.sha256(kinds.encode()).hexdigest()[:8]
     folder = cache or prepared.parent
     named = f"{recipe.method}-{recipe.percentile:g}" if recipe.method == "percentile" else recipe.method
-    path = (
-        folder / f"ranges-{base}-{named}{'-symmetric' if options['extra_options']['ActivationSymmetric'] else ''}.json"
-    )
+    symmetric = bool(options["extra_options"]["ActivationSymmetric"])
+    path = folder / f"ranges-{base}-{named}{'-symmetric' if symmetric and recipe.method != 'minmax' else ''}.json"
     if path.exists():
         return path
     progress(f"calibrating on {calibration.samples} samples")
-    if recipe.method == "mse":
+    if recipe.method != "minmax":
         plain = folder / f"ranges-{base}-minmax.json"
         if not plain.exists():
             with tempfile.TemporaryDirectory(prefix="edgepack-ranges-") as place:
@@ -143,12 +199,11 @@ def _ranges(
                 error = _quantize(prepared, Path(place) / "unused.onnx", calibration, given)
             if error is not None and not plain.exists():
                 raise _explain(error, load_model(prepared)) from error
-        symmetric = bool(options["extra_options"]["ActivationSymmetric"])
-        clip_ranges(prepared, plain, path, calibration, symmetric=symmetric)
+        clip_ranges(prepared, plain, path, calibration, recipe, symmetric=symmetric)
     return path
 
 
-def _options(recipe: Recipe, calibration: CalibrationData, extra: Mapping[str, Any]) -> dict[str, Any]:
+def _options(recipe: Recipe, extra: Mapping[str, Any]) -> dict[str, Any]:
     from onnxruntime import quantization
 
     wanted = operators(recipe)
@@ -159,8 +214,8 @@ def _options(recipe: Recipe, calibration: CalibrationData, extra: Mapping[str, A
         "per_channel": recipe.per_channel,
         "activation_type": types[recipe.activation_type],
         "weight_type": types[recipe.weight_type],
-        "calibrate_method": _method(recipe),
-        "extra_options": {**_extra(recipe, len(calibration)), **extra},
+        "calibrate_method": quantization.CalibrationMethod.MinMax,  # whose ranges are drawn in afterwards
+        "extra_options": {**_extra(recipe), **extra},
     }
 
 
@@ -195,7 +250,7 @@ def operators(recipe: Recipe) -> tuple[str, ...] | None:
     """The operator types to quantise; None for all that the quantiser knows."""
     if recipe.operators:
         return recipe.operators
-    return None if recipe.scope == "all" else COMPUTE + _PASS_THROUGH
+    return None if recipe.scope == "all" else _SCOPE
 
 
 def check_excluded(recipe: Recipe, names: list[str]) -> None:
@@ -234,29 +289,11 @@ def _loads(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _method(recipe: Recipe) -> Any:
-    from onnxruntime.quantization import CalibrationMethod
-
+def _extra(recipe: Recipe) -> dict[str, Any]:
     return {
-        "minmax": CalibrationMethod.MinMax,
-        "mse": CalibrationMethod.MinMax,  # whose ranges are drawn in afterwards
-        "entropy": CalibrationMethod.Entropy,
-        "percentile": CalibrationMethod.Percentile,
-    }[recipe.method]
-
-
-def _extra(recipe: Recipe, samples: int) -> dict[str, Any]:
-    extra: dict[str, Any] = {
         "WeightSymmetric": recipe.weight_type == "int8",
         "ActivationSymmetric": recipe.activation_type == "int8" and not recipe.asymmetric,
     }
-    if recipe.method not in ("minmax", "mse"):
-        # Histograms of all samples at once need all activations in memory. The chunk must not divide the number of
-        # samples: onnxruntime 1.32 then finds an empty last chunk and says "No data is collected".
-        extra["CalibMaxIntermediateOutputs"] = next(n for n in range(_CHUNK, 3 * _CHUNK) if samples % n)
-    if recipe.method == "percentile":
-        extra["CalibPercentile"] = recipe.percentile
-    return extra
 
 
 def _explain(error: Exception, model: Any) -> ConvertError:

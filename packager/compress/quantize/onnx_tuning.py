@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from packager.calibration import random_data
 from packager.compress.onnx_layers import Layer, layers_of
-from packager.compress.quantize.onnx_static import COMPUTE, prepared_graph
+from packager.compress.quantize.onnx_mixed import COMPUTE
+from packager.compress.quantize.onnx_static import prepared_graph
 from packager.onnx_model import model_inputs
 from packager.shapes import apply_shapes
 
@@ -40,10 +41,9 @@ def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     rows: list[tuple[str, dict[str, Any]]] = [
         ("per channel", {"per_channel": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
-        ("cross-layer equalisation", {"equalize": True}),
-        ("bias correction", {"bias_correction": True}),
-        # onnxruntime's histograms hold every activation of every sample: the dearest by far.
         ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
         ("clipped ranges (entropy)", {"method": "entropy"}),
+        ("cross-layer equalisation", {"equalize": True}),
+        ("bias correction", {"bias_correction": True}),
     ]
     return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]

@@ -72,7 +72,7 @@ def quantize_tflite(
     if recipe.precision != "fp16" and not is_quantized(after):
         raise _nothing(recipe)
     result.write_bytes(quantized)
-    return [*findings, *_left_in_float(after, recipe)]
+    return [*findings, *float_findings(after, recipe)]
 
 
 def _half(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
@@ -227,7 +227,8 @@ def _check_half(model: Any) -> None:
                 )
 
 
-def _left_in_float(model: Any, recipe: Recipe) -> list[Finding]:
+def float_findings(model: Any, recipe: Recipe) -> list[Finding]:
+    """What a recipe of integers leaves in float, and why."""
     if recipe.precision not in ("int8", "int16x8"):
         return []
     left = float_operators(model)
@@ -237,7 +238,7 @@ def _left_in_float(model: Any, recipe: Recipe) -> list[Finding]:
     if recipe.scope != "all":
         why = 'the scope is the operators that multiply (scope = "all" in a recipe file takes the others too)'
         return [Finding("float-operators", INFO, f"computed in float: {told}", why)]
-    why = "ai-edge-quantizer has no integer form of these: replace them in the model"
+    why = "there is no integer form of these: replace them in the model"
     return [Finding("float-operators", WARNING, f"left in float although everything was to be quantised: {told}", why)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from agent.contract import statistics
 from agent.contract.errors import UsageError
 from agent.contract.report import Accuracy, ProbeReading, Report, Scored
+from packager.results.details import throughput
 from packager.results.document import (
     counts_instructions,
     duration,
@@ -131,10 +132,7 @@ def _stat(flat: list[float], name: str) -> float | None:
 
 
 def _rate(report: Report) -> float | None:
-    total = sum(sample for one in report.rounds for sample in one.samples_ns)
-    if counts_instructions(report) or not total:
-        return None
-    return sum(len(one.samples_ns) for one in report.rounds) * 1e9 / total
+    return None if counts_instructions(report) else throughput(report)
 
 
 def _histogram(flat: list[float], numbers: dict[str, Any], unit: str, label: str) -> str:

@@ -1,0 +1,91 @@
+"""What a model is before anything is made of it: inputs, outputs, operators, weights, multiply-adds."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from packager.pipeline import find_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from agent.contract.manifest import TensorSpec
+    from packager.artifact import Artifact
+
+
+@dataclasses.dataclass(frozen=True)
+class Overview:
+    """`parameters` and `macs` (of one sample) are None where the format does not tell them; `operators` counts nodes."""
+
+    format: str
+    digest: str
+    size_bytes: int
+    opset: int | None
+    quantized: bool
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    operators: dict[str, int]
+    parameters: int | None = None
+    macs: int | None = None
+
+
+def overview(model: str) -> Overview:
+    """Of a model file, or of what a named factory makes. Raises UsageError, ConvertError."""
+    artifact = find_source(model).open(model, {"shapes": {}, "output_names": ()})
+    size = artifact.size_bytes if artifact.weights_bytes is None else artifact.weights_bytes
+    told = Overview(
+        format=artifact.format,
+        digest=artifact.digest,
+        size_bytes=size,
+        opset=artifact.opset,
+        quantized=artifact.quantized,
+        inputs=list(artifact.inputs),
+        outputs=list(artifact.outputs),
+        operators={},
+    )
+    if artifact.format == "onnx":
+        return dataclasses.replace(told, **_onnx(artifact))
+    if artifact.format == "tflite":
+        from packager.tflite_model import operator_counts, read_model
+
+        return dataclasses.replace(told, operators=_most_first(operator_counts(read_model(artifact.path)).elements()))
+    return told
+
+
+def _onnx(artifact: Artifact) -> dict[str, Any]:
+    import math
+
+    from packager.onnx_model import all_nodes, load_model
+
+    graph = load_model(artifact.path, weights=False).graph
+    return {
+        "operators": _most_first(_name(node) for node in all_nodes(graph)),
+        "parameters": sum(math.prod(tensor.dims) for tensor in graph.initializer),
+        "macs": _macs(artifact),
+    }
+
+
+def _macs(artifact: Artifact) -> int | None:
+    """Counted by running one sample; None where a free size has to be named first."""
+    from agent.contract.errors import UsageError
+    from packager.bundle.golden import integer_bounds, sized
+    from packager.calibration import random_data
+    from packager.compress.onnx_layers import layers_of
+    from packager.onnx_model import load_model
+
+    try:
+        specs = sized(artifact, {})
+    except UsageError:
+        return None
+    feed = next(iter(random_data(specs, integer_bounds(artifact), 1).feeds()))
+    return sum(layer.macs for layer in layers_of(load_model(artifact.path), feed))
+
+
+def _name(node: Any) -> str:
+    return str(node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}")
+
+
+def _most_first(names: Iterable[str]) -> dict[str, int]:
+    return dict(collections.Counter(sorted(names)).most_common())

@@ -1,0 +1,66 @@
+"""DLA, the deep-learning accelerator beside the GPU of Xavier and Orin: `options = { dla = 0 }` in a profile's
+[runtimes.tensorrt] gives the model to core 0, and what DLA lacks to the GPU.
+
+Sources: NVIDIA's TensorRT developer guide, "Working with DLA": DLA computes in FP16 and INT8 only; its INT8 takes ranges from
+a calibration or from setDynamicRange and no Q/DQ operators; it is reached through the builder's precision flags, which
+TensorRT 11 no longer has. So a DLA bundle is fp16 by flags. Nothing of this has run on hardware.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from agent.contract.errors import ContractError, ConvertError
+
+if TYPE_CHECKING:
+    from packager.profile import Profile
+    from packager.recipe import Recipe
+    from packager.tensorrt.versions import Limits
+
+_WHERE = "$.runtimes.tensorrt.options.dla"
+_NO_FLAGS = 11
+
+
+def core_of(profile: Profile) -> int | None:
+    """The core that the profile asks for, or None for the GPU. Raises ContractError for one that the board lacks."""
+    core = profile.runtime("tensorrt").options.get("dla")
+    if core is None:
+        return None
+    have = profile.gpu.dla if profile.gpu is not None else 0
+    if isinstance(core, bool) or not isinstance(core, int) or not 0 <= core < have:
+        raise ContractError(
+            f"{_WHERE}: {core!r}",
+            where=f"profile {profile.name}",
+            expected=f"0 to {have - 1}" if have else "nothing: this board has no DLA",
+            fix="leave dla out of the profile: the GPU takes every recipe",
+            code="no-dla",
+        )
+    return core
+
+
+def limits_for(profile: Profile, limits: Limits) -> Limits:
+    """TensorRT's limits, with types by the builder's flags for DLA. Raises ContractError where those are gone."""
+    if core_of(profile) is None:
+        return limits
+    if limits.version[0] >= _NO_FLAGS:
+        raise ContractError(
+            f"{_WHERE}: TensorRT {limits.version[0]} has no precision flags, by which DLA is reached",
+            where=f"profile {profile.name}",
+            expected="TensorRT 8.5 to 10",
+            code="no-dla",
+        )
+    return dataclasses.replace(limits, strong=False)
+
+
+def check(profile: Profile, recipe: Recipe) -> None:
+    """Raises ConvertError for a recipe that DLA cannot compute in the form that edgepack builds."""
+    if core_of(profile) is None or recipe.precision == "fp16":
+        return
+    why = "DLA computes in FP16 and INT8" if recipe.precision == "fp32" else "DLA's INT8 takes no Q/DQ operators"
+    raise ConvertError(
+        f"no {recipe.precision} on DLA: {why}",
+        where=f"profile {profile.name}: {_WHERE}",
+        fix="take --recipe fp16, or leave dla out of the profile",
+        code="dla-recipe",
+    )
