@@ -41,7 +41,9 @@ def platforms(machine: str, glibc: str) -> list[str]:
     return tags
 
 
-def download(folder: Path, packages: Sequence[str], machine: str, python: str, glibc: str) -> list[Path]:
+def download(
+    folder: Path, packages: Sequence[str], machine: str, python: str, glibc: str, *, dependencies: bool = True
+) -> list[Path]:
     """The newest wheels of `packages`, and of all they need, that run there; older systems get older versions.
 
     `python` is "3.11" or longer. Raises DeviceError when there are none, or pip cannot reach its index.
@@ -49,6 +51,7 @@ def download(folder: Path, packages: Sequence[str], machine: str, python: str, g
     short = "".join(python.split(".")[:2])
     tags = platforms(machine, glibc)
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(folder)]
+    command += [] if dependencies else ["--no-deps"]
     command += ["--only-binary=:all:", "--python-version", short, "--implementation", "cp"]
     command += [word for tag in tags for word in ("--platform", tag)]
     command += ["--abi", f"cp{short}", "--abi", "abi3", "--abi", "none", *packages]

@@ -177,24 +177,29 @@ class Loopback:
         return False
 
     def _make_accounts(self):
-        """A copy of /etc with one user more, seen inside the device only.
+        """A copy of /etc with one user more, which replaces the original inside the device only.
 
-        The whole folder: a file mounted on /etc/passwd is gone as soon as the host replaces its own, as useradd does.
+        All of it: were it the three files alone, a user added on the host, whose tools write them anew and rename, would
+        take the device's own away.
         """
         etc = self.folder / "etc"
-        subprocess.run(["cp", "-a", "/etc", str(etc)], check=True)
+        # Not checked: a file may vanish meanwhile. Those that matter are read below.
+        subprocess.run(["cp", "-a", "/etc", str(etc)], capture_output=True, check=False)
         own = {
             "passwd": f"{USER}:x:{USER_ID}:{USER_ID}:edgepack:{self.home}:/bin/sh\n",
             "group": f"{USER}:x:{USER_ID}:\n",
             "shadow": f"{USER}:*:19000:0:99999:7:::\n",  # "*" and not "!": without PAM a locked account is refused
         }
         for name, line in own.items():
+            (etc / name).unlink(missing_ok=True)
+            shutil.copyfile(f"/etc/{name}", etc / name)
             with (etc / name).open("a") as file:
                 file.write(line)
         if "sshd" not in {entry.pw_name for entry in pwd.getpwall()}:
             with (etc / "passwd").open("a") as file:
                 file.write("sshd:x:61235:65534::/run/sshd:/usr/sbin/nologin\n")
         (etc / "shadow").chmod(0o640)
+        (etc / "hostname").unlink(missing_ok=True)
         (etc / "hostname").write_text(self.name + "\n")
         os.chown(self.home, USER_ID, USER_ID)
 
