@@ -175,7 +175,12 @@ class Tally:
     def run(self, cuts):
         """Cuts on this device until there are no more."""
         while (asked := self.next()) is not None:
-            self.add(asked[0], *cuts.one(*asked))
+            try:
+                told = cuts.one(*asked)
+            except EdgepackError as error:
+                told = (f"{asked[0]}: {error}", True, "fault")
+                cuts.device.restart()
+            self.add(asked[0], *told)
 
     def show(self):
         machine.header("cut during", "cuts", "before its end", "then old", "then new", "faults")

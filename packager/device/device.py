@@ -291,15 +291,25 @@ class Device:
         """Deletes a bundle there; the number of bytes freed."""
         return part(self.session.call("remove", {"digest": digest}), "freed_bytes", int, self.address)
 
-    def collect(self) -> list[Report]:
-        """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
+    def keep_delivered(self) -> None:
+        """What was measured over this connection could not be stored here: the device keeps it, `collect` fetches it."""
+        self._delivered = []
+
+    def collect(self) -> list[Report | Pairing]:
+        """What was measured on the device but never reached a host; `forget_collected` deletes it there. Answers of other
+        verbs (an activation's) are left out.
+        """
         kept = part(self.session.call("collect", {}), "kept", list, self.address)
-        answers = {str(job): self.session.call("collect", {"job": str(job)}) for job in kept}
-        found = {job: part(answer, "result", dict, self.address) for job, answer in answers.items()}
-        # An activation's or a comparison's result is kept as well, for whoever waits for it.
-        reports = {job: one for job, one in found.items() if str(one.get("schema")).startswith("edgepack.report/")}
-        self._collected = [job for job, one in found.items() if job in reports or "replaced" in one]
-        return [self._labelled(decoded(Report, one, self.address)) for one in reports.values()]
+        self._collected = [str(job) for job in kept]
+        answers = [self.session.call("collect", {"job": job}) for job in self._collected]
+        found = [part(answer, "result", dict, self.address) for answer in answers]
+        kinds = [str(one.get("schema", "")).partition("/")[0] for one in found]
+        reports = [one for one, kind in zip(found, kinds, strict=True) if kind == "edgepack.report"]
+        pairings = [one for one, kind in zip(found, kinds, strict=True) if kind == "edgepack.pairing"]
+        return [
+            *(self._labelled(decoded(Report, one, self.address)) for one in reports),
+            *(decoded(Pairing, one, self.address) for one in pairings),
+        ]
 
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""
