@@ -38,6 +38,9 @@ class Store:
         with disk_errors(self.root):
             for folder in (self.root, self.incoming, self.blobs.folder, self.bundles, self.results):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            told = self.root.stat()
+            if told.st_mode & 0o077 and told.st_uid == os.getuid():  # made by somebody else, or by hand
+                self.root.chmod(0o700)
 
     @property
     def incoming(self) -> Path:

@@ -134,6 +134,32 @@ def test_activate_of_what_is_not_there_any_more(board, bundle, second):
             device.rollback("vision", leaving="latest")
 
 
+def test_who_did_what_is_known_on_host_and_device(board, bundle, second, edgepack):
+    kitchen = board("kitchen")
+    kitchen.root.mkdir(mode=0o755)
+    os.chown(kitchen.root, kitchen.home.stat().st_uid, -1)
+    for one in (bundle, second):
+        edgepack("push", one, "kitchen", "--slot", "vision")
+    edgepack("rollback", "kitchen", "--slot", "vision")
+    edgepack("rollback", "kitchen", "--slot", "vision", code=4)
+    edgepack("devices", "prune", "kitchen", "--keep", "0")
+    first, last = digest_of(bundle), digest_of(second)
+    wanted = [
+        ("receive", "done", first), ("activate", "done", first), ("receive", "done", last), ("activate", "done", last),
+        ("rollback", "done", first), ("rollback", "failed", None), ("prune", "done", None),
+    ]  # fmt: skip
+    for rows in (edgepack.json("audit"), edgepack.json("audit", "kitchen")):
+        ended = [row for row in rows if row["outcome"] != "begun"]
+        assert [(row["event"], row["outcome"], row.get("digest")) for row in ended] == wanted
+        assert {row["slot"] for row in ended[:-1]} == {"vision"}
+        assert (ended[-1]["removed"], ended[-2]["code"]) == ([last], "no-previous")
+        assert all("@" in row["who"] and row["at"] > 0 for row in ended)
+    assert kitchen.root.stat().st_mode & 0o077 == 0
+    assert [
+        path for path in kitchen.root.rglob("*.json") if path.parent == kitchen.root and path.stat().st_mode & 0o077
+    ] == []
+
+
 def test_damage_is_found_and_repaired(board, bundle, edgepack):
     kitchen = board("kitchen")
     edgepack("push", bundle, "kitchen", "--slot", "vision")
