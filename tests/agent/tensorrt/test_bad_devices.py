@@ -38,5 +38,5 @@ def test_an_engine_file_offered_as_a_model(tmp_path):
 def test_a_session_option_that_is_not_known(option):
     from agent.contract.errors import ContractError
 
-    with pytest.raises(ContractError, match="did you mean|known"):
+    with pytest.raises(ContractError, match=r"did you mean|known"):
         runner._check_options({option: 1})
