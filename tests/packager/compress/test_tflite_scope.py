@@ -2,7 +2,7 @@
 
 from packager.compress.quantize.tflite import COMPUTE, chosen_operators
 from packager.tflite_model import parse_model
-from tests.tflite_models import Graph, add, averaging, conv, dense, mean, needs_tflite, reshape, softmax
+from tests.tflite_models import Graph, add, averaging, conv, dense, fb, mean, needs_tflite, reshape, softmax
 
 pytestmark = needs_tflite
 SIZE = [1, 8, 8, 4]
@@ -62,3 +62,22 @@ def test_reshapes_without_a_neighbour_that_multiplies_stay():
 def test_pool_between_two_that_multiply():
     names = [name for name, _ in chosen_operators(parse_model(averaging()), COMPUTE)]
     assert names == ["CONV_2D", "AVERAGE_POOL_2D", "MEAN", "FULLY_CONNECTED"]
+
+
+def test_layer_norm_between_two_dense_layers_stays_in_float():
+    g = Graph()
+    x = g.tensor("x", [1, 6])
+    first = dense(g, x, "first", 6, 6)
+    axes = g.tensor("axes", [1], [1], "int32")
+    options = fb.ReducerOptionsT()
+    options.keepDims = True
+    middle = g.op("MEAN", [first, axes], [g.tensor("middle", [1, 1])], options, "ReducerOptions")
+    centred = g.op("SUB", [first, middle], [g.tensor("centred", [1, 6])], fb.SubOptionsT(), "SubOptions")
+    square = g.op("MUL", [centred, centred], [g.tensor("square", [1, 6])], fb.MulOptionsT(), "MulOptions")
+    spread = g.op("RSQRT", [square], [g.tensor("spread", [1, 6])])
+    normal = g.op("MUL", [centred, spread], [g.tensor("normal", [1, 6])], fb.MulOptionsT(), "MulOptions")
+    scaled = g.op(
+        "MUL", [normal, g.tensor("gain", [6], [1] * 6)], [g.tensor("scaled", [1, 6])], fb.MulOptionsT(), "MulOptions"
+    )
+    out = dense(g, add(g, scaled, first, "residual", [1, 6]), "out", 6, 3)
+    assert chosen(g, x, out) == ["FULLY_CONNECTED", "FULLY_CONNECTED"]
