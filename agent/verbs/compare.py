@@ -31,7 +31,7 @@ def run(job: Job, wire: Wire) -> Pairing:
     """`arguments`: PairOptions. Both bundles are checked first. The result is written on the device before it is sent."""
     options = codec.decode(PairOptions, job.arguments, "$.arguments")
     store = Store(job.root)
-    with turn.mine(store.root, job.who or job.id, _WAIT, wire):
+    with store.working(job.id), turn.mine(store.root, job.who or job.id, _WAIT, wire):
         return _measured(job, options, store, wire)
 
 

@@ -111,6 +111,14 @@ def rails_document(report: Report) -> dict[str, Any] | None:
     return document
 
 
+def rails_text(report: Report) -> str:
+    """One line for people; empty where no rail was read."""
+    told = rails_document(report)
+    if told is None or told["per_inference_mj"] is None:
+        return ""
+    return "; ".join(f"{name} {value:.3g} mJ per inference" for name, value in told["per_inference_mj"].items())
+
+
 def profile_document(report: Report) -> dict[str, Any] | None:
     """The layers with their share of the time of all, and the share that conversion added."""
     profile = report.profile

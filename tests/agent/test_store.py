@@ -74,6 +74,13 @@ def test_folder_is_this_user_s_alone(store):
     assert stat.S_IMODE(store.root.stat().st_mode) == 0o700
 
 
+def test_folder_that_others_could_look_into_is_closed(tmp_path):
+    root = tmp_path / "edgepack"
+    root.mkdir(mode=0o755)
+    root.chmod(0o755)
+    assert stat.S_IMODE(Store(str(root)).root.stat().st_mode) == 0o700
+
+
 def test_installing_again_changes_nothing(store, package):
     path, digest = package
     store.install(path, digest)

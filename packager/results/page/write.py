@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from typing import Any
 from agent.contract import statistics
 from agent.contract.errors import UsageError
 from agent.contract.report import Accuracy, ProbeReading, Report, Scored
-from packager.results.details import throughput
+from packager.results import energy
+from packager.results.details import fewer, overhead_share, points, rails_text, shares, throughput
 from packager.results.document import (
     counts_instructions,
     duration,
@@ -20,12 +20,14 @@ from packager.results.document import (
     unit_text,
 )
 from packager.results.interval import median_interval, values
-from packager.results.page import charts
+from packager.results.page import charts, time_charts
+from packager.results.page.repeat import repeat
 from packager.results.store import Stored
 from packager.version import __version__
 
 _HERE = Path(__file__).parent
 _SHARES = (5, 25, 50, 75, 95)
+_WINDOWS = 60  # rows of a table that somebody reads
 _FEW = 2  # a single point is no trade-off
 _LEVELS = {"error": 0, "warning": 1, "info": 2}
 
@@ -111,6 +113,7 @@ def _run(one: Stored) -> dict[str, Any]:
         else "",
         "rounds": _rounds(report, rounds),
         "bars": _bars(report),
+        **_time(report, one.run),
         "facts": _facts(one),
         "placement": report.runtime.placement,
         "command": repeat(one),
@@ -200,6 +203,25 @@ def _bars(report: Report) -> list[tuple[str, str, list[tuple[str, float]], str]]
     return [(title, charts.bars(rows, "ms", title), rows, "ms")] if rows else []
 
 
+def _time(report: Report, run: int) -> dict[str, Any]:
+    """The sustained course and the layers, each as a drawing and rows for its table; empty where they were not measured."""
+    course, profile = points(report), report.profile
+    found = profile.layers if profile else []
+    parts = shares(found)
+    overhead = overhead_share(found)
+    return {
+        "sustained": time_charts.sustained(course, f"Sustained course of run {run}") if course else "",
+        "windows": fewer(course, _WINDOWS),
+        "window_count": len(course),
+        "layers_plot": time_charts.layers(found, parts, f"Time of each layer, run {run}") if found else "",
+        "layers": list(zip(found, parts, strict=True)),
+        "layers_note": (f"; {overhead:.1%} is conversion" if overhead is not None else "")
+        + (f"; middle half of {profile.runs} profiled inferences" if profile and found else ""),
+        "no_layers": profile.unread if profile else "",
+        "energy": energy.told(report) or rails_text(report),
+    }
+
+
 def _facts(one: Stored) -> list[tuple[str, str]]:
     report, facts, used = one.report, one.report.facts, one.report.runtime
     options = ", ".join(f"{key}={value}" for key, value in used.session_options.items())
@@ -209,6 +231,7 @@ def _facts(one: Stored) -> list[tuple[str, str]]:
         ("runtime", f"{used.name} {used.version}, {used.provider or 'its default provider'}"),
         ("threads", str(used.threads) if used.threads else "the runtime's default"),
         ("session options", options or "none"),
+        ("protocol", _protocol(report)),
         ("device", f"{one.device} ({facts.hostname}), {facts.model}"),
         (
             "processor",
@@ -225,16 +248,18 @@ def _facts(one: Stored) -> list[tuple[str, str]]:
     return rows + [(f"not read: {what}", why) for what, why in sorted(facts.unread.items())]
 
 
-def repeat(one: Stored) -> str:
-    """The command that measures the same again; the bundle by the name that `build` gives it, which a report cannot know."""
-    report = one.report
-    words = ["edgepack", "bench", f"{report.name}-{report.target}.edgepack", one.device]
-    if report.runtime.threads:
-        words += ["--threads", str(report.runtime.threads)]
-    counts = [len(one.samples_ns) for one in report.rounds]
-    if report.rounds:
-        words += ["--rounds", str(len(report.rounds)), "--runs", str(sum(counts))]
-    return shlex.join(words)
+def _protocol(report: Report) -> str:
+    asked = report.protocol
+    if asked is None:
+        return "not told by this version's report"
+    if asked.sustained_minutes:
+        said = f"sustained for {asked.sustained_minutes:g} min in one process, from the first inference on"
+    else:
+        much = f"{asked.runs} inferences" if asked.runs is not None else f"{asked.seconds:g} s"
+        said = f"{much} over {asked.rounds} fresh processes, warmed up for {asked.warmup_seconds:g} s and until settled"
+    more = [f"batch {asked.batch}"] * bool(asked.batch) + [f"{asked.streams} streams at once"] * (asked.streams > 1)
+    tried = ", ".join(f"{count}: {median / 1e6:.3f} ms" for count, median in asked.threads_tried.items())
+    return ", ".join([said, *more, *([f"threads tried: {tried}"] if tried else [])])
 
 
 def _groups(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
