@@ -152,7 +152,9 @@ def no_scratch(error: OSError) -> DeviceError:
 
 def death(status: int, talk: bytes) -> EdgepackError:
     """What the end of a process without an answer means; `talk` is what it wrote to standard error."""
-    tail = talk.decode("utf-8", "replace").strip()[-2000:]
+    # torch adds its C++ frames, by the dozen, to the one line that matters.
+    lines = [line for line in talk.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("frame #")]
+    tail = "\n".join(lines).strip()[-2000:]
     if status < 0:
         name = signal.Signals(-status).name
         meaning, fix = _MEANING.get(signal.Signals(-status), ("it was killed", ""))

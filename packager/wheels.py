@@ -41,9 +41,7 @@ def platforms(machine: str, glibc: str) -> list[str]:
     return tags
 
 
-def download(
-    folder: Path, packages: Sequence[str], machine: str, python: str, glibc: str, *, dependencies: bool = True
-) -> list[Path]:
+def download(folder: Path, packages: Sequence[str], machine: str, python: str, glibc: str) -> list[Path]:
     """The newest wheels of `packages`, and of all they need, that run there; older systems get older versions.
 
     `python` is "3.11" or longer. Raises DeviceError when there are none, or pip cannot reach its index.
@@ -51,7 +49,6 @@ def download(
     short = "".join(python.split(".")[:2])
     tags = platforms(machine, glibc)
     command = [sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "-d", str(folder)]
-    command += [] if dependencies else ["--no-deps"]
     command += ["--only-binary=:all:", "--python-version", short, "--implementation", "cp"]
     command += [word for tag in tags for word in ("--platform", tag)]
     command += ["--abi", f"cp{short}", "--abi", "abi3", "--abi", "none", *packages]

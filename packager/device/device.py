@@ -133,7 +133,10 @@ class Device:
         except TransientDeviceError as error:
             if error.code != JOB_GONE or not digest:  # without a digest it may have been done, and nothing is staged
                 raise
-            return self._switch("activate", asked, patience)
+            done = self._switch("activate", asked, patience)
+            if done["replaced"] == digest:  # the first time it was done, and only the answer was lost
+                done["replaced"] = done["slot"].get("previous")
+            return done
 
     def rollback(self, slot: str, leaving: str = "") -> dict[str, Any]:
         """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does. A slot that does not

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import archive
-from agent.contract.errors import unknown_name
+from agent.contract.errors import DeviceError, unknown_name
 from packager import wheels
 from packager.artifact import digest_files
-from packager.device.runtime_packages import PACKAGES, WITHOUT_DEPENDENCIES, check_device
+from packager.device.runtime_packages import BY_HAND, PACKAGES
 
 if TYPE_CHECKING:
     from agent.contract.errors import EdgepackError
@@ -35,18 +35,13 @@ def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dic
     UsageError for an unknown runtime.
     """
     for name in runtimes:
-        if name not in PACKAGES:
-            raise unknown_name("runtime to provision", name, PACKAGES)
+        _check(name)
     facts = device.doctor().facts
-    for name in runtimes:
-        check_device(name, facts)
+    packages = list(dict.fromkeys(package for name in runtimes for package in PACKAGES[name]))
     glibc = facts.libc.removeprefix("glibc-") if facts.libc.startswith("glibc-") else ""
     with tempfile.TemporaryDirectory(prefix="edgepack-wheels-") as scratch:
-        for packages, whole in _requests(runtimes):
-            wanted = ", ".join(packages)
-            device.progress(f"downloading {wanted} for {facts.machine}, Python {facts.python}, glibc {glibc}")
-            wheels.download(Path(scratch), packages, facts.machine, facts.python, glibc, dependencies=whole)
-        found = sorted(Path(scratch).glob("*.whl"))
+        device.progress(f"downloading {', '.join(packages)} for {facts.machine}, Python {facts.python}, glibc {glibc}")
+        found = wheels.download(Path(scratch), packages, facts.machine, facts.python, glibc)
         total = sum(path.stat().st_size for path in found)
         sent: list[dict[str, str]] = []
         root = facts.root
@@ -64,12 +59,10 @@ def provision(device: Device, runtimes: Sequence[str] = ("onnxruntime",)) -> dic
     }
 
 
-def _requests(runtimes: Sequence[str]) -> list[tuple[list[str], bool]]:
-    """What is asked of pip: packages, and whether with all they depend on. One request where that can be."""
-    asked = []
-    for whole in (True, False):
-        chosen = [name for name in runtimes if (name not in WITHOUT_DEPENDENCIES) is whole]
-        packages = list(dict.fromkeys(package for name in chosen for package in PACKAGES[name]))
-        if packages:
-            asked.append((packages, whole))
-    return asked
+def _check(name: str) -> None:
+    """Raises UsageError for a runtime that nobody knows, and DeviceError for one that must be installed by hand."""
+    if name in BY_HAND:
+        why, fix = BY_HAND[name]
+        raise DeviceError(f"{name} cannot be brought to a device: {why}", fix=fix, code="by-hand")
+    if name not in PACKAGES:
+        raise unknown_name("runtime to provision", name, PACKAGES)

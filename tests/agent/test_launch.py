@@ -38,3 +38,11 @@ def test_link_in_the_place_of_a_folder_is_not_followed(temporary, tmp_path_facto
     (temporary / f"edgepack-run-{launch._pid_space()}-{dead.pid}-x").symlink_to(kept)
     launch._clear_stale()
     assert (kept / "file").read_text() == "mine"
+
+
+def test_frames_of_a_c_library_do_not_hide_what_it_said():
+    talk = "RuntimeError: no kernel\n" + "".join(
+        f"frame #{n}: _start + 0x{n:x}00 (0x5d18f0 in /usr/bin/python3)\n" for n in range(90)
+    )
+    error = launch.death(1, talk.encode())
+    assert error.where == "RuntimeError: no kernel"

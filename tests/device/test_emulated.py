@@ -203,3 +203,20 @@ def test_a_bare_device_is_provisioned(edgepack, bundles):
 def test_a_processor_that_cannot_be_emulated_is_named(edgepack):
     told = edgepack("devices", "emulate", "cortex-m4", code=3)
     assert "raspberry-pi-4" in told
+
+
+@pytest.mark.long
+def test_without_counting_a_machine_has_its_cores_and_says_whose_time_it_is(edgepack, bundles):
+    made = edgepack(
+        "devices", "emulate", "raspberry-pi-4", "--name", "live", "--no-count", "--memory", "512 MiB", "--json"
+    )
+    assert made["count"] is False
+    assert "one-core" not in [finding["code"] for finding in made["findings"]]
+    (report,) = edgepack("bench", bundles("raspberry-pi-4", "fp32"), "live", "--runs", 5, "--rounds", 1, "--json")[
+        "reports"
+    ]
+    assert report["device_facts"]["cpu_cores"] == 4
+    assert report["latency"]["unit"] == "ms"
+    assert report["emulation"]["cpu"] == "cortex-a72"
+    assert report["emulation"]["ns_per_instruction"] is None
+    edgepack("devices", "remove", "live")

@@ -55,9 +55,9 @@ def _strip(x: Axis, points: Sequence[Point], values: Sequence[float | None], nam
     return marks + f'<path class="c" d="M{line}"/>' + label
 
 
-def layers(found: Sequence[Layer], shares: Sequence[float], title: str) -> str:
+def layers(found: Sequence[Layer], shares: Sequence[float], title: str, most: int = _MOST_LAYERS) -> str:
     """A bar for each of the slowest layers, the longest first; those of conversion in another colour, and named."""
-    ranked = sorted(zip(found, shares, strict=True), key=lambda one: -one[0].time_ns)[:_MOST_LAYERS]
+    ranked = sorted(zip(found, shares, strict=True), key=lambda one: -one[0].time_ns)[: min(most, _MOST_LAYERS)]
     x = Axis(0, ranked[0][0].time_ns / 1e3, 150, _WIDTH - 92)
     height = 18 * len(ranked) + _TOP + 10
     body = ""
