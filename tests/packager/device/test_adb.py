@@ -154,3 +154,12 @@ def test_no_such_phone(bundle, tmp_path):
         device.bench(bundle, benchmark_model=str(tmp_path / "benchmark_model"))
     assert (error.value.code, error.value.exit_code) == ("no-device", 4)
     assert "not found" in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [({"batch": 4}, "--batch"), ({"sustained_minutes": 1.0, "streams": 2}, "--streams, --sustained")],
+)
+def test_what_only_the_agent_measures_is_refused(option, word):
+    with Device("adb:R58N123") as phone, pytest.raises(UsageError, match=f"cannot be measured with {word}"):
+        phone.bench("none.edgepack", **option)
