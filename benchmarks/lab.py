@@ -47,7 +47,7 @@ class Lab:
         """Makes it known by its address as it is now; again where that has changed."""
         python = python or inventory.resolve(name).python
         self.client.trust(device)
-        inventory.add(name, inventory.DeviceEntry(address=device.address, python=python))
+        inventory.add(name, inventory.DeviceEntry(address=device.address, python=python), replace=True)
 
     def python_with_runtime(self):
         """An interpreter with ONNX Runtime that every device's user may run."""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from agent.contract.archive import BundleReader
+from agent.contract.errors import ConvertError
 from packager.device.device import Device
 from packager.pipeline import build
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, operator_name, parse_model, type_name
@@ -80,12 +81,11 @@ def test_float_inputs_on_request(model, tmp_path):
     assert built.manifest.inputs[0].dtype == "float32"
 
 
-def test_cpu_scope_leaves_sums_and_softmax_in_float(model, tmp_path):
-    built, _ = made(model, "int8", tmp_path)
+def test_cpu_scope_leaves_softmax_in_float_and_takes_the_sum_between_convolutions(model, tmp_path):
+    built, graph = made(model, "int8", tmp_path)
+    assert kinds(graph, "ADD") == [("INT8", "INT8")]
     told = next(finding for finding in built.manifest.findings if finding.code == "float-operators")
-    assert "ADD" in told.message
-    assert "SOFTMAX" in told.message
-    assert "CONV" not in told.message
+    assert told.message == "computed in float: 1 SOFTMAX"
 
 
 def test_order_of_calibration_samples_does_not_matter(model, tmp_path):
@@ -121,8 +121,10 @@ def test_torch_module_becomes_channels_last(tmp_path):
     assert built.manifest.outputs[0].name == "output"
     assert operator_counts(graph)["TRANSPOSE"] == 0
     with Device("local") as device:
-        report = device.bench(built.bundle, runs=3, rounds=1)
+        report = device.bench(built.bundle, runs=3, rounds=1, profile=True)
     assert report.parity.verdict == "pass"
+    assert report.profile.layers == []
+    assert "tells Python nothing of its operators' times" in report.profile.unread
 
 
 def kinds(graph, operator):
@@ -161,3 +163,18 @@ def test_scope_is_a_value_of_the_profile(model, tmp_path):
         everything = parse_model(reader.read(built.manifest.model))
     assert kinds(everything, "SOFTMAX")[0][0] == "INT8"
     assert kinds(everything, "ADD") == [("INT8", "INT8")]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("litert_torch") is None or fb is None, reason="litert-torch is not installed"
+)
+@pytest.mark.timeout(600)
+def test_unsupported_torch_operator_is_named_with_its_layer_and_what_could_replace_it(tmp_path):
+    text = NET.replace("self.dense(x.flatten(1))", "torch.linalg.det(x)")
+    (tmp_path / "net.py").write_text(text)
+    with pytest.raises(ConvertError) as error:
+        build(f"{tmp_path / 'net.py'}:make", "linux-x86-64", runtime="tflite", recipe="fp32", output=tmp_path / "x")
+    assert error.value.code == "unsupported-operator"
+    assert "operator linalg_det" in error.value.what
+    assert "layer forward()" in error.value.where
+    assert "leave it to the program" in error.value.fix
