@@ -201,7 +201,9 @@ class Device:
         if self.entry.kind == inventory.ADB:
             from packager.device.adb import bench_over_adb
 
+            profile = options.pop("profile", False)  # this one it knows
             _refuse(options, self.address, "TFLite's benchmark_model does not know them")
+            options |= {"profile": profile}
 
             return bench_over_adb(self.address, bundle, benchmark_model, options, self.progress)
         if benchmark_model:
