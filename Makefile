@@ -4,13 +4,14 @@
 #   make check         formatting, lint, types, layers
 #   make test          every test that needs no machine of its own (EXTRAS= leaves the extras out)
 #   make test-device   the tests on machines that they start themselves: real interpreters, emulated boards
+#   make test-ci       both in one run, without what takes minutes by itself
 #   make clean         what these commands made
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-device clean openssh servers
+.PHONY: help demo check test test-device test-ci clean openssh servers machines
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,12 +40,17 @@ check: $(VENV)/.edgepack-dev
 	@echo "layers"; $(BIN)/lint-imports --no-logo --config .importlinter > $(VENV)/layers.log \
 		|| { cat $(VENV)/layers.log; exit 1; }
 
-test: $(VENV)/.edgepack-dev $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS))) openssh servers
+EXTRAS_STAMP := $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS)))
+
+test: $(VENV)/.edgepack-dev $(EXTRAS_STAMP) openssh servers
 	@$(PYTEST) -m "not device"
 
-test-device: $(VENV)/.edgepack-dev openssh
-	@$(BIN)/python scripts/device_packages.py || echo "the tests on emulated machines will be skipped" >&2
+test-device: $(VENV)/.edgepack-dev openssh machines
 	@$(PYTEST) -m "$(DEVICE)"
+
+# One run of pytest: while a worker waits for an emulated machine, the other goes on with the rest.
+test-ci: $(VENV)/.edgepack-dev $(EXTRAS_STAMP) openssh servers machines
+	@$(PYTEST) -m "not long"
 
 clean:
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis ./*.egg-info
@@ -72,18 +78,25 @@ $(VENV)/.edgepack-extras-%: pyproject.toml | $(VENV)/.edgepack-dev
 	@$(PIP) install --editable '.[$(EXTRAS)]'
 	@touch $@
 
+# A new machine may have no package lists, or old ones: fetched when an installation fails, and a second failure speaks.
+export DEBIAN_FRONTEND := noninteractive
+apt_install = apt-get install -y -qq --no-install-recommends $(1) >/dev/null
+apt = { $(apt_install) 2>/dev/null || { apt-get update -qq && $(apt_install); }; }
+
 # The tests over SSH start a server of their own; without one they are skipped, and say so.
 openssh:
 	@if [ -x /usr/sbin/sshd ] || command -v sshd >/dev/null; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing openssh-server"; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends openssh-server >/dev/null; \
+		echo "installing openssh-server"; $(call apt,openssh-server); \
 	else echo "the tests over SSH will be skipped; to run them: sudo apt-get install openssh-server" >&2; fi
+
+# The tests on emulated machines need qemu and more; without it they are skipped, and say so.
+machines: $(VENV)/.edgepack-dev
+	@$(BIN)/python scripts/device_packages.py || echo "the tests on emulated machines will be skipped" >&2
 
 # The tests of the results start a PostgreSQL server and open pages in chromium; without them they are skipped, and say so.
 servers:
 	@if command -v chromium >/dev/null && ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then :; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		echo "installing postgresql and chromium"; \
-		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql chromium >/dev/null; \
+		echo "installing postgresql and chromium"; $(call apt,postgresql chromium); \
 	else echo "some tests of results will be skipped; to run them: sudo apt-get install postgresql chromium" >&2; fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import sys
 from typing import Any, List
@@ -21,6 +22,7 @@ def main() -> int:
 
 def _job() -> int:
     """Runs one job; the exit status is the error's, 0 for a result."""
+    os.umask(0o077)
     wire = Wire()
     if sys.argv[1:2] == ["_child"]:
         from agent import child

@@ -136,6 +136,12 @@ def switch(store: Store, slot: Slot, digest: str, wire: Wire, *, previous: Optio
     }
 
 
+def unchanged(store: Store, slot: Slot) -> Dict[str, Any]:
+    """What `switch` tells, of a slot where there was nothing to do."""
+    told = {"slot": codec.encode(slot), "replaced": slot.current, "path": str(Slots(store).path(slot.name))}
+    return {**told, "checks": [], "seconds": 0.0, "findings": []}
+
+
 def _point_at_agent(store: Store) -> None:
     """ROOT/agent/agent.pyz is the agent that activated last: a path that does not change, for applications."""
     own = Path(os.path.abspath(sys.argv[0]))

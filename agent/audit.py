@@ -21,6 +21,7 @@ RECORDED = frozenset(
 )
 # These must work on a disk that is full, too: they are what frees it.
 _FREEING = frozenset({"remove", "prune"})
+_MOST = 100  # digests in one record
 
 
 @contextlib.contextmanager
@@ -79,6 +80,8 @@ def _facts(source: Any) -> Dict[str, Any]:
         found["slot"] = slot[:80]
     if isinstance(source.get("replaced"), str):
         found["replaced"] = source["replaced"][:80]
+    if isinstance(source.get("removed"), list):
+        found["removed"] = [str(one)[:80] for one in source["removed"][:_MOST]]
     trust = source.get("trust")
     if isinstance(trust, dict):
         found["signed_only"] = trust.get("signed_only") is True

@@ -67,7 +67,7 @@ class Blobs:
         An agent whose link hangs may still hold the first part of it: then its bytes are copied.
         """
         place = self._part(sha256)
-        file = _claim(place)
+        file = claim(place)
         own = place
         if file is None:
             own = place.with_name("%s.%s%s" % (sha256, secrets.token_hex(4), PART))
@@ -242,8 +242,8 @@ def _size(path: Path) -> int:
         return -1
 
 
-def _claim(path: Path) -> Optional[IO[bytes]]:
-    """The file, open and locked; None when another agent holds it."""
+def claim(path: Path) -> Optional[IO[bytes]]:
+    """The file, made where it is not there, open and locked; None when another agent holds it."""
     for _ in range(_TRIES):
         try:
             file = os.fdopen(os.open(str(path), os.O_RDWR | os.O_CREAT, 0o600), "r+b")

@@ -51,10 +51,19 @@ def main(wire: Wire) -> int:
     except EdgepackError as error:
         wire.error(error)
         return error.exit_code
-    except MemoryError:
-        wire.error(DeviceError("the device ran out of memory", code="out-of-memory"))
+    except Exception as error:
+        if not _lacks_memory(error):
+            raise
+        told = ": ".join(["the device ran out of memory", *str(error).strip().splitlines()[-1:]])
+        wire.error(DeviceError(told[:600], fix="free memory, or use a smaller model", code="out-of-memory"))
         return DeviceError.exit_code
     return 0
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Whether an allocation failed: Python's own, or one in a runtime, which then raises what it likes."""
+    words = ("Failed to allocate memory", "bad_alloc", "not enough memory", "Cannot allocate memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def check(*, folder: str, options: Dict[str, Any], tolerance: Any = None, golden: bool = True) -> Dict[str, Any]:

@@ -18,7 +18,7 @@ from agent import site
 from agent.contract.errors import DeviceError, EdgepackError, from_wire
 
 _KEPT_LINES = 200
-_SCRATCH = re.compile(r"edgepack-run-([0-9]+)-")
+_SCRATCH = re.compile(r"edgepack-run-([0-9]+)-([0-9]+)-")
 _MEANING = {
     signal.SIGILL: ("the processor does not know an instruction of this build", "install a build for this processor"),
     signal.SIGKILL: (
@@ -39,7 +39,7 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
     """
     try:
         _clear_stale()
-        scratch = tempfile.mkdtemp(prefix="edgepack-run-%d-" % os.getpid())
+        scratch = tempfile.mkdtemp(prefix="edgepack-run-%s-%d-" % (_pid_space(), os.getpid()))
     except OSError as error:
         raise no_scratch(error) from error
     try:
@@ -55,16 +55,28 @@ def in_child(task: Dict[str, Any], progress: Optional[Callable[[str], None]] = N
 
 
 def _clear_stale() -> None:
-    """Removes what agents that were killed left behind: folders of ours whose process is gone."""
-    base = tempfile.gettempdir()
+    """Removes what agents that were killed left behind: folders of ours whose process is gone. Containers may share the
+    folder and not the numbers of processes.
+    """
+    base, space = tempfile.gettempdir(), _pid_space()
     for name in os.listdir(base):
         match = _SCRATCH.match(name)
         path = os.path.join(base, name)
-        if match is None or os.path.exists("/proc/" + match.group(1)) or os.path.islink(path):
+        if match is None or match.group(1) != space:
+            continue
+        if os.path.exists("/proc/" + match.group(2)) or os.path.islink(path):
             continue
         with contextlib.suppress(OSError):  # another agent was faster
             if os.stat(path).st_uid == os.getuid():
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _pid_space() -> str:
+    """Within what the number of a process means something."""
+    try:
+        return "".join(char for char in os.readlink("/proc/self/ns/pid") if char.isdigit())
+    except OSError:
+        return "0"
 
 
 def _run(
@@ -140,7 +152,9 @@ def no_scratch(error: OSError) -> DeviceError:
 
 def death(status: int, talk: bytes) -> EdgepackError:
     """What the end of a process without an answer means; `talk` is what it wrote to standard error."""
-    tail = talk.decode("utf-8", "replace").strip()[-2000:]
+    # torch adds its C++ frames, by the dozen, to the one line that matters.
+    lines = [line for line in talk.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("frame #")]
+    tail = "\n".join(lines).strip()[-2000:]
     if status < 0:
         name = signal.Signals(-status).name
         meaning, fix = _MEANING.get(signal.Signals(-status), ("it was killed", ""))

@@ -158,5 +158,6 @@ def _protocol(options: BenchOptions, tried: Dict[str, int]) -> Protocol:
         streams=options.streams,
         sustained_minutes=options.sustained_minutes,
         lock_clocks=options.lock_clocks,
+        provider=options.provider,
         threads_tried=tried,
     )

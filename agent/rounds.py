@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict, List, Optional
 
 from agent import child
+from agent.contract import statistics
 from agent.contract.errors import DeviceError
 from agent.contract.manifest import Manifest
 from agent.contract.protocol import Layer, Profile
@@ -162,7 +163,7 @@ def profile(
     if not rows:
         return Profile([], 0, 0.0, "%s told no layer" % runner.name)
     kept = times[1:] or times
-    return Profile([Layer(**row) for row in rows], len(kept), sum(kept) / len(kept))
+    return Profile([Layer(**row) for row in rows], len(kept), statistics.middle(kept))
 
 
 def _timed_runs(run: Callable[[Dict[str, Any]], Any], feed: Dict[str, Any]) -> List[int]:

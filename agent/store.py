@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Set
 
 from agent import settings
-from agent.blobs import PART, Blobs, held, link
+from agent.blobs import PART, Blobs, claim, held, link
 from agent.contract import archive, codec
 from agent.contract.errors import DeviceError, EdgepackError, IntegrityError, TransientDeviceError, UsageError
 from agent.contract.manifest import MANIFEST_NAME, Manifest, manifest_digest, parse_manifest
@@ -38,6 +38,9 @@ class Store:
         with disk_errors(self.root):
             for folder in (self.root, self.incoming, self.blobs.folder, self.bundles, self.results):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            told = self.root.stat()
+            if told.st_mode & 0o077 and told.st_uid == os.getuid():  # made by somebody else, or by hand
+                self.root.chmod(0o700)
 
     @property
     def incoming(self) -> Path:
@@ -223,6 +226,31 @@ class Store:
             rows.append(row)
         return rows
 
+    @contextlib.contextmanager
+    def working(self, job: str) -> Iterator[None]:
+        """While this lasts a host that comes back learns that waiting for the job's result is some use. A process that dies
+        leaves a file without a lock.
+        """
+        with disk_errors(self.root):
+            mine = self._marker(job)
+            mine.parent.mkdir(mode=0o700, exist_ok=True)
+            for path in mine.parent.iterdir():
+                if not held(path):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.unlink()
+            file = claim(mine)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                mine.unlink()
+            if file is not None:
+                file.close()
+
+    def at_work(self, job: str) -> bool:
+        """Whether a process works on the job now."""
+        return held(self._marker(job))
+
     def keep_result(self, job: str, document: Any) -> Path:
         """Writes a result before it is sent; `forget_result` deletes it when the host has it."""
         path = self._result(job)
@@ -234,11 +262,12 @@ class Store:
         return sorted(path.stem for path in self.results.glob("*.json"))
 
     def read_result(self, job: str) -> Any:
-        """A kept result. Raises DeviceError when there is none."""
+        """A kept result. Raises DeviceError when there is none: code no-result when it may still come, job-gone when not."""
         try:
             return json.loads(self._result(job).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise DeviceError("no result is kept for job %s" % job, code="no-result") from error
+            code = "no-result" if self.at_work(job) else "job-gone"
+            raise DeviceError("no result is kept for job %s" % job, code=code) from error
 
     def forget_result(self, job: str) -> None:
         """The host has it."""
@@ -246,9 +275,10 @@ class Store:
             self._result(job).unlink()
 
     def _result(self, job: str) -> Path:
-        if not _JOB.match(job):
-            raise UsageError("not a job id: %.100r" % job, expected="letters, digits and -")
-        return self.results / (job + ".json")
+        return self.results / (_job(job) + ".json")
+
+    def _marker(self, job: str) -> Path:
+        return self.root / "working" / _job(job)
 
     def _sweep(self, mine: Optional[Path] = None) -> None:
         """Deletes what an agent that was killed left; the lock says that nobody is at work on it now. `mine` is kept however
@@ -285,6 +315,12 @@ class Store:
                     told = os.lstat(os.path.join(folder, name))
                     seen[told.st_dev, told.st_ino] = told.st_size
         return sum(seen.values())
+
+
+def _job(job: str) -> str:
+    if not _JOB.match(job):
+        raise UsageError("not a job id: %.100r" % job, expected="letters, digits and -")
+    return job
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -63,6 +63,10 @@ def make(name: str) -> Any:
     config = getattr(transformers, f"{prefix}Config")(**settings)
     config._attn_implementation = "eager"  # noqa: SLF001 - a public setting only of from_pretrained
     inner = getattr(transformers, f"{prefix}Model")(config).eval()
+    for module in inner.modules():
+        # Some configs' own initial weights are so small that a deep network's output is zero, and denormals on the way.
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
 
     class Hidden(torch.nn.Module):
         """The last hidden state alone, under an input's plain name."""

@@ -1,7 +1,8 @@
-"""Power cuts: a device whose every process is killed at random moments of push, activate, rollback and prune.
+"""Power cuts: devices whose every process is killed at random moments of push, activate, rollback and prune.
 
 Needs root (namespaces) and sshd. After each cut the device is started again: its slot must hold the old or the new bundle,
-whole by `devices check --slot`, and what was cut must then finish.
+whole and computing what it must, every other bundle must be whole, and a push must then finish and leave nothing behind.
+Several devices run side by side (--at-once); what a cut starts from is a copy of one prepared disk.
 """
 
 from __future__ import annotations
@@ -11,90 +12,181 @@ import collections
 import contextlib
 import os
 import random
-import tempfile
+import shutil
+import subprocess
 import threading
 import time
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
+from agent.contract import archive
 from agent.contract.errors import EdgepackError
 from benchmarks import machine
-from packager.device import inventory
+from benchmarks.lab import Lab, two_bundles
 from packager.device.device import Device
 from packager.device.push import PushOptions
-from tests.device.bench.loopback import Loopback
-from tests.device.sshd import Client, make_key
+from tests.device.road import digest_of, half_written, with_file
 
 MOMENTS = ("push", "activate", "rollback", "prune")
+PADDING = 8 << 20
+OTHERS = 10  # bundles without a slot, for prune to delete
 
 
-def small_bundles(folder):
-    """Two bundles of the demo's model that differ in a file, and their digests."""
-    from packager import build
-    from packager.demo import demo_data
-    from tests.device.road import TARGET, digest_of, with_file
+class Cuts:
+    """One device, and the disks that its cuts start from."""
 
-    base = folder / "base.edgepack"
-    build(str(demo_data.model_path()), TARGET, output=base, check=False)
-    made = [with_file(base, folder / f"{name}.edgepack", os.urandom(4 << 20)) for name in ("one", "two")]
-    return made, [digest_of(path) for path in made]
+    def __init__(self, lab, name, bundles, digests):
+        self.name, self.device = name, lab.device(name, runtime=True)
+        self.root = self.device.home / ".edgepack"
+        self.bundles, self.digests = bundles, digests
+        self.before, self.seconds = {}, {}
 
+    def like(self, other):
+        """Starts from what another has prepared: nothing on a disk depends on where it is."""
+        self.before, self.seconds = other.before, other.seconds
 
-def act(moment, bundle, digest):
-    """Does what is to be cut."""
-    with Device("cut") as device:
+    def prepare(self, others):
+        """For each moment the disk before it, what the slot then holds, and how long the whole takes without a cut."""
+        bundles, digests = self.bundles, self.digests
+        with Device(self.name) as device:
+            device.push(bundles[0], PushOptions(slot="vision"))
+            self._keep("push", digests[:1])
+            device.push(bundles[1])
+            self._keep("activate", digests[:1])
+            device.push(bundles[1], PushOptions(slot="vision"))
+            self._keep("rollback", digests[1:])
+            for other in others:
+                device.push(other)
+            self._keep("prune", digests[1:])
+        for moment in MOMENTS:
+            self.restore(moment)
+            with Device(self.name) as device:
+                device.hello()
+                start = time.monotonic()
+                self.act(device, moment)
+                self.seconds[moment] = time.monotonic() - start
+
+    def _keep(self, moment, holds):
+        disk = self.device.folder / f"disk-{moment}"
+        subprocess.run(["cp", "-a", str(self.device.home), str(disk)], check=True)
+        self.before[moment] = disk, holds
+
+    def restore(self, moment):
+        """The disk as it was before that moment; the home folder itself stays, for it is open."""
+        for path in self.device.home.iterdir():
+            shutil.rmtree(path)
+        disk = self.before[moment][0]
+        subprocess.run(["cp", "-a", f"{disk}/.", str(self.device.home)], check=True)
+
+    def act(self, device, moment):
+        """Does what is to be cut, and does not wait for the device to come back."""
         if moment == "push":
-            device.push(bundle, PushOptions(slot="vision", patience=0))
+            device.push(self.bundles[1], PushOptions(slot="vision", patience=0))
         elif moment == "activate":
-            device.session.call(
-                "activate", {"slot": "vision", "digest": digest}
-            )  # not waiting for the device to return
+            device.session.call("activate", {"slot": "vision", "digest": self.digests[1]})
         elif moment == "rollback":
             device.session.call("rollback", {"slot": "vision"})
         else:
             device.prune(0)
 
+    def one(self, moment, share):
+        """One cut at `share` of the way. What went wrong, or ""; whether it was cut before the end; "old" or "new"."""
+        self.restore(moment)
+        begun, done = threading.Event(), threading.Event()
 
-def prepare(moment, bundles, digests):
-    """The state before the cut; the digests that the slot may hold after it."""
-    with Device("cut") as device:
-        device.push(bundles[0], PushOptions(slot="vision"))
-        if moment == "push":
-            device.activate("vision", digests[0])
+        def work():
+            with contextlib.suppress(EdgepackError), Device(self.name) as device:
+                device.hello()
+                begun.set()
+                self.act(device, moment)
+                done.set()
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        assert begun.wait(90), "the device did not answer before the cut"
+        time.sleep(share * self.seconds[moment])
+        self.device.power_cut()
+        in_time = not done.is_set()
+        thread.join(90)
+        self.device.start()
+        current, fault = self._judge(moment)
+        return fault, in_time, "old" if current in self.before[moment][1] else "new"
+
+    def _judge(self, moment):
+        faults = []
+        with Device(self.name) as device:
+            told = device.verify("vision")
+            faults += [row["error"]["what"] for row in (*told["bundles"], *told["problems"]) if row["error"]]
+            current = [row["bundle"] for row in told["bundles"] if "vision current" in row["slots"]]
+            if len(current) != 1 or current[0] not in self.digests:
+                return "", f"{moment}: the slot holds {current}; {faults}"
+            allowed = self.before[moment][1] if moment == "prune" else self.digests
+            if current[0] not in allowed:
+                faults.append("prune changed the slot")
+            faults += self._on_disk(current[0])
+            wanted = next(digest for digest in self.digests if digest != current[0])
+            path = self.bundles[self.digests.index(wanted)]
+            after = device.push(path, PushOptions(slot="vision"))["activated"]
+            if after is None or after["slot"]["current"] != wanted:
+                faults.append("the next push did not activate")
             device.prune(0)
-        elif moment in {"activate", "prune"}:
-            device.push(bundles[1])
-            device.activate("vision", digests[0])
-        elif moment == "rollback":
-            device.push(bundles[1], PushOptions(slot="vision"))
-            device.activate("vision", digests[1])
+        faults += half_written(self.root)
+        return current[0], f"{moment}: {faults}" if faults else ""
+
+    def _on_disk(self, current):
+        """What an application and a thief of half-written files would see."""
+        manifest = self.root / "slots" / "vision" / "current" / "manifest.json"
+        faults = [] if manifest.is_file() else ["no bundle at the stable path"]
+        for folder in (self.root / "bundles").glob("[!.]*"):
+            try:
+                archive.verify_folder(folder, "sha256:" + folder.name)
+            except EdgepackError as error:
+                faults.append(f"{folder.name[:12]}: {error}")
+        if not os.path.realpath(manifest.parent).endswith(current[len("sha256:") :]):
+            faults.append("the stable path is not the slot's bundle")
+        return faults
 
 
-def one(device, moment, bundles, digests, seconds):
-    """One cut after `seconds`. What went wrong, or ""; and whether the cut came before the end."""
-    prepare(moment, bundles, digests)
-    done = threading.Event()
+class Tally:
+    """What came of the cuts, from all devices."""
 
-    def work():
-        with contextlib.suppress(EdgepackError):
-            act(moment, bundles[1], digests[1])
-            done.set()
+    def __init__(self, cuts, seconds, seed):
+        self._left, self._end = cuts, time.monotonic() + seconds
+        self._chance = random.Random(seed)  # noqa: S311 - chance, not a secret
+        self._lock = threading.Lock()
+        self.counts, self.in_time, self.ended, self.faults = (collections.Counter() for _ in range(4))
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    time.sleep(seconds)
-    in_time = not done.is_set()
-    device.power_cut()
-    thread.join(90)
-    device.start()
-    with Device("cut") as connected:
-        told = connected.verify("vision")
-        errors = [row["error"]["what"] for row in (*told["bundles"], *told["problems"]) if row["error"]]
-        current = [row["bundle"] for row in told["bundles"] if "vision current" in row["slots"]]
-        if errors or len(current) != 1 or current[0] not in digests:
-            return f"{moment}: {errors} {current}", in_time
-        connected.push(bundles[1], PushOptions(slot="vision"))
-        connected.prune(0)
-    return "", in_time
+    def next(self):
+        """The next cut's moment and its share of the way; None when there is none."""
+        with self._lock:
+            if not self._left or time.monotonic() > self._end:
+                return None
+            self._left -= 1
+            return MOMENTS[self._left % len(MOMENTS)], self._chance.random()
+
+    def add(self, moment, fault, in_time, ended):
+        with self._lock:
+            self.counts[moment] += 1
+            self.in_time[moment] += in_time
+            self.ended[moment, ended] += 1
+            if fault:
+                self.faults[moment] += 1
+                print(fault, flush=True)
+
+    def run(self, cuts):
+        """Cuts on this device until there are no more."""
+        while (asked := self.next()) is not None:
+            try:
+                told = cuts.one(*asked)
+            except EdgepackError as error:
+                told = (f"{asked[0]}: {error}", True, "fault")
+                cuts.device.restart()
+            self.add(asked[0], *told)
+
+    def show(self):
+        machine.header("cut during", "cuts", "before its end", "then old", "then new", "faults")
+        for one in MOMENTS:
+            ended = [self.ended[one, "old"], self.ended[one, "new"]]
+            machine.row(one, self.counts[one], self.in_time[one], *ended, self.faults[one])
 
 
 def main():
@@ -102,53 +194,26 @@ def main():
     parser.add_argument("--cuts", type=int, default=300)
     parser.add_argument("--seed", type=int, default=9)
     parser.add_argument("--minutes", type=float, default=600.0)
+    parser.add_argument("--at-once", type=int, default=2)
     chosen = parser.parse_args()
-    chance, end = random.Random(chosen.seed), time.monotonic() + 60 * chosen.minutes  # noqa: S311 - chance, not a secret
     print(f"`{machine.command()}`, {machine.facts()}; {machine.load()}\n", flush=True)
-    counts, in_time, faults = collections.Counter(), collections.Counter(), []
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        key = make_key(folder / "id_ed25519")
-        os.environ["HOME"] = str(folder / "home")
-        client = Client(folder / "home", key)
-        device = Loopback(key.with_name("id_ed25519.pub").read_text(), name="cut")
-        client.trust(device)
-        try:
-            device.start()
-            inventory.add("cut", inventory.DeviceEntry(address=device.address, python=python_for_device(folder)))
-            bundles, digests = small_bundles(folder)
-            prepare("push", bundles, digests)
-            longest = {}
-            while sum(counts.values()) < chosen.cuts and time.monotonic() < end:
-                moment = MOMENTS[sum(counts.values()) % len(MOMENTS)]
-                if moment not in longest:
-                    prepare(moment, bundles, digests)
-                    began = time.monotonic()
-                    act(moment, bundles[1], digests[1])
-                    longest[moment] = time.monotonic() - began
-                fault, cut = one(device, moment, bundles, digests, chance.uniform(0, longest[moment]))
-                counts[moment] += 1
-                in_time[moment] += cut
-                if fault:
-                    faults.append(fault)
-                    print(fault, flush=True)
-        finally:
-            device.remove()
-    machine.header("cut during", "cuts", "before its end", "whole and runnable after it")
-    for moment in MOMENTS:
-        bad = sum(fault.startswith(moment) for fault in faults)
-        machine.row(moment, counts[moment], in_time[moment], counts[moment] - bad)
-    whole = "target met" if sum(counts.values()) >= chosen.cuts else "no fault, but cut short: no verdict"
-    print(f"\n{machine.load()} at the end\n{'TARGET MISSED' if faults else whole}")
-
-
-def python_for_device(folder):
-    """An interpreter with the runtime that the device's user may run."""
-    from tests.device.bench.loopback import USER
-    from tests.device.road import PACKAGES, Interpreters
-
-    del USER, folder
-    return Interpreters("nobody")(*PACKAGES)
+    tally = Tally(chosen.cuts, 60 * chosen.minutes, chosen.seed)
+    with Lab() as lab, ThreadPoolExecutor(chosen.at_once) as pool:
+        bundles, digests = two_bundles(lab.folder, PADDING)
+        others = [with_file(bundles[0], lab.folder / f"{n}.edgepack", os.urandom(1 << 20)) for n in range(OTHERS)]
+        assert len({*digests, *map(digest_of, others)}) == OTHERS + len(digests)
+        devices = [Cuts(lab, f"cut{number}", bundles, digests) for number in range(chosen.at_once)]
+        devices[0].prepare(others)
+        for device in devices[1:]:
+            device.like(devices[0])
+        start = time.monotonic()
+        for done in [pool.submit(tally.run, device) for device in devices]:
+            done.result()
+        took = time.monotonic() - start
+    tally.show()
+    cuts, faults = sum(tally.counts.values()), sum(tally.faults.values())
+    whole = "target met" if cuts >= chosen.cuts else "no fault, but cut short: no verdict"
+    print(f"\n{cuts} cuts in {took:.0f} s; {machine.load()} at the end\n{'TARGET MISSED' if faults else whole}")
 
 
 if __name__ == "__main__":

@@ -9,16 +9,12 @@ import argparse
 import os
 import statistics
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 
 from benchmarks import machine
-from packager.device import inventory
+from benchmarks.lab import Lab
 from packager.device.device import Device
 from tests.agent.bundles import manifest, write_bundle
-from tests.device.bench.loopback import Loopback
-from tests.device.sshd import Client, make_key
 
 LAYERS = 20
 
@@ -59,19 +55,8 @@ def main():
     parser.add_argument("--turns", type=int, default=5)
     chosen = parser.parse_args()
     print(f"`{machine.command()}`, {machine.facts()}; {machine.load()}\n", flush=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        key = make_key(folder / "id_ed25519")
-        os.environ["HOME"] = str(folder / "home")
-        client = Client(folder / "home", key)
-        device = Loopback(key.with_name("id_ed25519.pub").read_text(), name="fast")
-        client.trust(device)
-        try:
-            device.start()
-            inventory.add("fast", inventory.DeviceEntry(address=device.address, python=device.python))
-            measure(device, client, folder, chosen)
-        finally:
-            device.remove()
+    with Lab() as lab:
+        measure(lab.device("fast"), lab.client, lab.folder, chosen)
     print(f"\n{machine.load()} at the end")
 
 

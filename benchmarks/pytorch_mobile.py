@@ -4,16 +4,14 @@ networks: builds that succeed, parity with the original, size, and latency again
     python benchmarks/pytorch_mobile.py [--runtime pytorch_lite] [--only bert,vit,linear] [--zoo CASES] [--seconds 1]
 
 With --zoo, the cases there that have a model.py (benchmarks/zoo/make.py makes such folders) are built too, calibrated on
-their own cal.npz. Elsewhere weights are random, so the cosine is parity, not accuracy.
-The latencies of a model's recipes are sampled in turn in one
-process, one thread: ratios hold where the machine is shared, milliseconds may not. Needs the `torch` extra and
-`transformers`; `executorch` for its rows.
+their own cal.npz. Elsewhere weights are random, so the cosine is parity, not accuracy. The latencies of a model's recipes
+are sampled in turn in one process, one thread: ratios hold where the machine is shared, milliseconds may not. Needs the
+`torch` extra and `transformers`; `executorch` for its rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import tempfile
 import time
 import warnings
@@ -22,70 +20,17 @@ from typing import Any
 
 TARGET = "linux-x86-64"  # the machine that measures: its INT8 engine is x86, an ARM board's is qnnpack
 RECIPES = ("fp32", "int8-dynamic", "int8")
-TEXT = {
-    "vocab_size": 500,
-    "hidden_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 128,
-}
-DEEP = {"dim": 64, "n_layers": 2, "n_heads": 4, "hidden_dim": 128, "vocab_size": 500}
-PICTURE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-STAGES = {"depths": [1, 1, 1, 1], "hidden_sizes": [16, 32, 48, 64]}
-ARCHITECTURES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "bert": ("Bert", TEXT, "text"),
-    "roberta": ("Roberta", {**TEXT, "max_position_embeddings": 64}, "text"),
-    "distilbert": ("DistilBert", DEEP, "text"),
-    "albert": ("Albert", {**TEXT, "embedding_size": 32}, "text"),
-    "electra": ("Electra", {**TEXT, "embedding_size": 32}, "text"),
-    "mpnet": ("MPNet", TEXT, "text"),
-    "vit": ("ViT", {**PICTURE, "image_size": 32, "patch_size": 8}, "picture"),
-    "deit": ("DeiT", {**PICTURE, "image_size": 32, "patch_size": 8}, "picture"),
-    "resnet": ("ResNet", {**STAGES, "embedding_size": 16, "layer_type": "basic"}, "picture"),
-    "mobilenet_v2": ("MobileNetV2", {"image_size": 64, "depth_multiplier": 0.35}, "picture"),
-    "convnext": ("ConvNext", STAGES, "picture"),
-    "regnet": ("RegNet", {**STAGES, "embedding_size": 16, "groups_width": 8}, "picture"),
-}
-
-
+# The first twelve of benchmarks/architectures.py: what of `transformers` phones are asked to run.
+FIRST = 12
 # Layers of the sizes of a small language model, for dynamic INT8: (kind, inputs, units).
 LAYERS = {"linear": ("Linear", 512, 512), "lstm": ("LSTM", 256, 256), "gru": ("GRU", 256, 256)}
 ZOO: dict[str, Path] = {}
 
 
 def __getattr__(name: str) -> Any:
-    if name in ARCHITECTURES:
-        return lambda: make(name)
     if name in LAYERS:
         return lambda: layer(name)
-    if name.removesuffix("_samples") in ARCHITECTURES:
-        return lambda: samples(name.removesuffix("_samples"))
     raise AttributeError(name)
-
-
-def make(name: str) -> Any:
-    """(module, examples); weights seeded by the caller."""
-    import torch
-
-    transformers = importlib.import_module("transformers")
-    prefix, settings, kind = ARCHITECTURES[name]
-    config = getattr(transformers, f"{prefix}Config")(**settings)
-    config._attn_implementation = "eager"  # noqa: SLF001 - a public setting only of from_pretrained
-    inner = getattr(transformers, f"{prefix}Model")(config).eval()
-
-    class Hidden(torch.nn.Module):
-        """The last hidden state alone, under an input's plain name."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = inner
-
-        def forward(self, x: Any) -> Any:
-            return self.inner(x, return_dict=False)[0]
-
-    size = 64 if name in ("mobilenet_v2", "resnet", "convnext", "regnet") else 32
-    example = torch.randint(3, 500, (1, 32)) if kind == "text" else torch.randn(1, 3, size, size)
-    return Hidden().eval(), (example,)
 
 
 def layer(name: str) -> Any:
@@ -115,19 +60,20 @@ def source_of(name: str) -> tuple[str, str]:
     """The factory's entry and where its calibration data come from."""
     if name in ZOO:
         return f"{ZOO[name] / 'model.py'}:build", str(ZOO[name] / "cal.npz")
-    return f"{__file__}:{name}", f"{__file__}:{name}_samples" if name in ARCHITECTURES else "random"
+    if name in LAYERS:
+        return f"{__file__}:{name}", "random"
+    code = Path(__file__).with_name("architectures.py")
+    return f"{code}:{name}", f"{code}:{name}_samples"
 
 
-def samples(name: str) -> dict[str, Any]:
-    """Thirty-two inputs like the example."""
-    import torch
+def known() -> list[str]:
+    """The architectures."""
+    import sys
 
-    generator = torch.Generator().manual_seed(2)
-    example = make(name)[1][0]
-    shape = (32, *example.shape[1:])
-    if example.is_floating_point():
-        return {"x": torch.randn(shape, generator=generator).numpy()}
-    return {"x": torch.randint(3, 500, shape, generator=generator).numpy()}
+    sys.path.insert(0, str(Path(__file__).parent))
+    import architectures
+
+    return list(architectures.ARCHITECTURES)[:FIRST]
 
 
 def one(name: str, runtime: str, folder: Path, seconds: float) -> None:
@@ -205,7 +151,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     if asked.zoo is not None:
         ZOO.update({path.parent.name: path.parent for path in sorted(asked.zoo.glob("*/model.py"))})
-    chosen = asked.only.split(",") if asked.only else [*ZOO, *ARCHITECTURES, *LAYERS]
+    chosen = asked.only.split(",") if asked.only else [*ZOO, *known(), *LAYERS]
     print(
         "| runtime | model | recipe | parity | model bytes | ms | against fp32 | build |\n|---|---|---|---|---|---|---|---|"
     )

@@ -78,16 +78,37 @@ def _normalise(path: Path) -> None:
         if name.startswith("code/") or name in _MADE:
             continue
         data = reader.get_record(name)
-        records[name] = _renamed(data, names) if name.endswith(".pkl") else data
+        records[name] = data
     del reader
+    twins = _twins(records)
+    for name in twins:
+        del records[f"constants/{name}"]
+    for name in [one for one in records if one.endswith(".pkl")]:
+        records[name] = _renamed(records[name], names, twins)
     writer = torch._C.PyTorchFileWriter(str(path))  # noqa: SLF001 - as above
     for name, data in records.items():
         writer.write_record(name, data, len(data))
     writer.write_end_of_file()
 
 
-def _renamed(data: bytes, names: dict[str, str]) -> bytes:
-    """The pickle with its mangled names numbered in the order of their appearance."""
+def _twins(records: dict[str, bytes]) -> dict[str, str]:
+    """Storages with the very bytes of an earlier one, by the name of that one. The x86 engine unpacks its weights anew each
+    time they are written: for the bytecode and for the table of constants beside it.
+    """
+    if any(name.startswith("bytecode/") for name in records):
+        return {}  # bytecode 4 numbers the storages of its own archive
+    first: dict[bytes, str] = {}
+    found = {}
+    for name, data in records.items():
+        if name.startswith("constants/") and name.endswith(".storage"):
+            short = name.removeprefix("constants/")
+            if first.setdefault(data, short) != short:
+                found[short] = first[data]
+    return found
+
+
+def _renamed(data: bytes, names: dict[str, str], twins: dict[str, str]) -> bytes:
+    """The pickle with its mangled names numbered in the order of their appearance, and storages by their twins' names."""
 
     def fresh(match: re.Match[str]) -> str:
         return names.setdefault(match.group(), f"___torch_mangle_{len(names)}")
@@ -95,9 +116,9 @@ def _renamed(data: bytes, names: dict[str, str]) -> bytes:
     found = [(code.name, str(text), position or 0) for code, text, position in pickletools.genops(data)]
     out, done = bytearray(), 0
     for index, (kind, text, position) in enumerate(found):
-        if kind not in (_LONG_TEXT, _GLOBAL) or not _MANGLED.search(text):
+        if kind not in (_LONG_TEXT, _GLOBAL) or not (text in twins or _MANGLED.search(text)):
             continue
-        changed = _MANGLED.sub(fresh, text)
+        changed = twins.get(text) or _MANGLED.sub(fresh, text)
         out += data[done:position]
         if kind == _GLOBAL:
             out += b"c" + changed.replace(" ", "\n", 1).encode() + b"\n"

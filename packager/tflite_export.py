@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,21 @@ from typing import Any
 from agent.contract.errors import ConvertError, UsageError
 from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
-from packager.tflite_model import model_inputs, model_outputs, parse_model, quiet, rename, to_bytes
+from packager.tflite_model import (
+    model_inputs,
+    model_outputs,
+    need,
+    operator_counts,
+    parse_model,
+    quiet,
+    rename,
+    text,
+    to_bytes,
+)
+from packager.torch_blame import instead_of, layers_of, operator_in
 
 _IMAGE_RANK = 4
+_FROM = {"scatter": "col2im"}  # which of PyTorch's operators most often ends as it
 LAYOUTS = ("", "nhwc", "nchw", "keep")
 
 
@@ -43,7 +56,7 @@ def export_tflite(
             made.export(str(workdir / "litert-torch.tflite"))
     except Exception as error:
         # torch.export, the lowering and the flatbuffer writer raise whatever they meet.
-        raise _explain(error, artifact) from error
+        raise _explain(error, artifact, module, examples) from error
     raw = (workdir / "litert-torch.tflite").read_bytes()
     return _finish(raw, artifact, last_in, last_out, workdir)
 
@@ -67,6 +80,7 @@ def _finish(raw: bytes, artifact: Artifact, last_in: list[int], last_out: list[i
     import importlib.metadata
 
     model = parse_model(raw, "litert-torch's result")
+    _refuse_unprepared(model, raw)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = workdir / "converted.tflite"
     path.write_bytes(to_bytes(model))
@@ -107,7 +121,7 @@ def _need_litert_torch() -> Any:
         ) from error
 
 
-def _explain(error: Exception, artifact: Artifact) -> ConvertError:
+def _explain(error: Exception, artifact: Artifact, module: Any, examples: tuple[Any, ...]) -> ConvertError:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [
         line
@@ -115,11 +129,46 @@ def _explain(error: Exception, artifact: Artifact) -> ConvertError:
         if any(word in line for word in ("not implemented", "nsupported", "not support", "aten."))
     ]
     told = " ".join((telling or lines)[:3])[:600] or repr(error)
-    code = "unsupported-operator" if telling else "export-failed"
+    operator = operator_in(" ".join(telling))
+    if not operator:
+        return ConvertError(
+            f"litert-torch does not convert the module: {told}",
+            where=artifact.entry or artifact.path.name,
+            expected="operators that litert-torch lowers to TFLite",
+            fix="build for another runtime: --runtime onnxruntime",
+            code="unsupported-operator" if telling else "export-failed",
+        )
+    with quiet():
+        layers = layers_of(operator, module, examples)
+    named = f", layer {', '.join(layers)}" if layers else ""
     return ConvertError(
-        f"litert-torch does not convert the module: {told}",
-        where=artifact.entry or artifact.path.name,
+        f"litert-torch has no TFLite form of the operator {operator}: {told}",
+        where=f"{artifact.entry or artifact.path.name}{named}",
         expected="operators that litert-torch lowers to TFLite",
-        fix="replace that operator in the module, or build for another runtime: --runtime onnxruntime",
-        code=code,
+        fix=f"in the place of {operator}: {instead_of(operator)}; or build with --runtime onnxruntime",
+        code="unsupported-operator",
     )
+
+
+def _refuse_unprepared(model: Any, raw: bytes) -> None:
+    """litert-torch also writes StableHLO operators, of which LiteRT runs some forms only. Raises ConvertError."""
+    if not any(name.startswith("STABLEHLO") for name in operator_counts(model)):
+        return
+    interpreter = need("ai_edge_litert.interpreter")
+    try:
+        interpreter.Interpreter(model_content=raw).allocate_tensors()
+    except Exception as error:
+        # LiteRT raises ValueError and RuntimeError with the operator's number in the text.
+        place = re.search(r"Node number (\d+) \((\w+)\)", str(error))
+        if not place:
+            raise
+        op = model.subgraphs[0].operators[int(place[1])]
+        operator = place[2].lower().removeprefix("stablehlo_")
+        raise ConvertError(
+            f"LiteRT does not run the operator {place[2]} that litert-torch wrote: {str(error)[:300]}",
+            where=text(model.subgraphs[0].tensors[op.outputs[0]].name)[-200:],
+            expected="operators that LiteRT runs",
+            fix=f"in the place of {operator}: {instead_of(_FROM.get(operator, operator))}; "
+            "or build with --runtime onnxruntime",
+            code="unsupported-operator",
+        ) from error

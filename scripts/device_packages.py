@@ -1,14 +1,16 @@
-"""Installs what emulated machines need (qemu and the tools that make disks), or says the one command that does."""
+"""Installs what emulated machines need (qemu, the tools that make disks, a compiler for Cortex-M), or says the command."""
 
 import sys
 
 from agent.contract.errors import DeviceError
-from packager.emulate.tools import install_packages, missing_packages
+from packager.emulate.tools import find_program, install_packages, missing_packages
 
 
 def main() -> int:
     """The exit status: 0 when nothing is missing any more."""
     missing = missing_packages()
+    if find_program("arm-none-eabi-gcc") is None:
+        missing += ["gcc-arm-none-eabi", "libnewlib-arm-none-eabi"]
     if not missing:
         return 0
     try:

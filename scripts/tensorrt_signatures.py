@@ -59,7 +59,9 @@ USED = {
         "get_tensor_shape",
         "set_tensor_address",
         "execute_async_v3",
+        "profiler",
     ],
+    "IProfiler": ["__init__", "report_layer_time"],
     "EngineInspector": ["get_engine_information"],
 }
 ENUMS = [

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from agent.contract.pte import read_pte
@@ -120,8 +121,16 @@ class Executorch:
         with executorch_lower.quiet():
             from executorch.runtime import Runtime
 
-            program = Runtime.get().load_program(artifact.path)
-            method = program.load_method("forward")
+            try:
+                program = Runtime.get().load_program(artifact.path)
+                method = program.load_method("forward")
+            except RuntimeError as error:
+                raise ConvertError(
+                    f"ExecuTorch wrote a program that it does not load: {str(error)[:300]}",
+                    where="XNNPACK says on stderr which of its nodes it refuses",
+                    fix="rewrite that operator, exclude it in a recipe file, or take --runtime pytorch_lite; report it",
+                    code="not-loadable",
+                ) from error
         for batch in batches:
             found = method.execute([torch.from_numpy(batch[spec.name].copy()) for spec in artifact.inputs])
             names = [spec.name for spec in artifact.outputs]

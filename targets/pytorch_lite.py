@@ -187,5 +187,9 @@ def _learned(
 def _notes(profile: Profile) -> list[Finding]:
     advice = "the same command with --runtime executorch" if "executorch" in profile.runtimes else ""
     text = ".ptl is a legacy format: PyTorch ended its lite runtime with Android 2.1.0; ExecuTorch is the successor"
-    prepack = "this torch is built without XNNPACK: the weights are not prepacked for it, and fp32 runs on torch's own kernels"
+    torch = torch_models.need_torch()
+    if torch._C._is_xnnpack_enabled():  # noqa: SLF001 - what optimize_for_mobile itself asks
+        prepack = "this torch could prepack weights for XNNPACK; they are left plain, which every lite runtime loads"
+    else:
+        prepack = "this torch is built without XNNPACK: weights are not prepacked for it, and fp32 runs on torch's own kernels"
     return [Finding("legacy-format", INFO, text, advice), Finding("no-xnnpack", INFO, prepack, advice)]

@@ -62,9 +62,11 @@ class Tensorrt:
     recipes: Sequence[str] = ("fp32", "fp16", "int8", "int8-fp16")
     extra = ""
     ranges = True
+    options: Sequence[str] = ("workspace_mb", "dla")
 
     def plan(self, artifact: Artifact, job: Lowering) -> list[tuple[str, dict[str, Any]]]:
         """The steps, types chosen."""
+        job = dla.with_options(job)
         limits = self._limits(job.profile)
         steps = plan_prepare(artifact, _shapes(artifact, job), self._most_opset(job.profile))
         steps.append(("repair", {"tensorrt": versions.show(limits.version)}))
@@ -80,6 +82,7 @@ class Tensorrt:
 
         Raises ConvertError with node and operator where TensorRT would refuse it, UsageError without calibration data.
         """
+        job = dla.with_options(job)
         limits, recipe = self._limits(job.profile), _types(job.recipe)
         dla.check(job.profile, recipe)
         if artifact.quantized and recipe.precision == "fp16":
@@ -103,6 +106,7 @@ class Tensorrt:
         """The major version of TensorRT that it was made for; workspace and optimisation profiles for the build."""
         from packager.protocols import Terms
 
+        job = dla.with_options(job)
         entry = job.profile.runtime(self.name)
         limits = self._limits(job.profile)
         oldest = (10, 0) if limits.strong else versions.OLDEST
@@ -139,7 +143,7 @@ class Tensorrt:
 
     def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
         """Of the graph as the quantiser sees it: repaired."""
-        return quantised_layers(self._repaired(artifact, job).artifact.path, job)
+        return quantised_layers(self._repaired(artifact, dla.with_options(job)).artifact.path, job)
 
     def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
         """Calibration methods, equalisation, bias correction, per channel; TensorRT's INT8 is symmetric."""

@@ -19,6 +19,7 @@ class Protocol:
     streams: int = 1
     sustained_minutes: float = 0.0
     lock_clocks: bool = False
+    provider: str = ""  # as asked; empty: the bundle's own
     threads_tried: Dict[str, int] = dataclasses.field(default_factory=dict)
 
 
@@ -39,8 +40,10 @@ class Drawn:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One node as the runtime executed it; `time_ns` is its mean in an inference. `overhead`: conversion only, no computing
-    of the model's own (transposing, padding, quantising). `original` are nodes of the bundle's model that it stands for.
+    """One node as the runtime executed it; `time_ns` is the mean of the middle half of its times.
+
+    `overhead`: conversion only, no computing of the model's own (transposing, padding, quantising). `original` are the
+    nodes of the bundle's model that it stands for.
     """
 
     name: str
@@ -55,7 +58,7 @@ class Layer:
 class Profile:
     """Layers in the order they ran, over `runs` inferences. Profiling costs time itself: the samples are not from here.
 
-    `total_ns` is the mean inference while profiled. Without layers `unread` says why.
+    `total_ns` is such a mean of whole inferences while profiled. Without layers `unread` says why.
     """
 
     layers: List[Layer]

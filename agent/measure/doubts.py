@@ -69,7 +69,8 @@ def _drift(rounds: List[Round]) -> Iterator[Finding]:
         if alike and 2 * len(alike) > len(changes):
             text = "it grows %s while it runs: %.0f %% within a round" % (word, 100 * max(map(abs, alike)))
             advice = "it heats up: cool the board" if sign > 0 else "it was not warm: longer rounds"
-            yield Finding("drift", WARNING, text, advice + "; --sustained shows where it ends")
+            more = "" if rounds[0].windows else "; --sustained shows where it ends"
+            yield Finding("drift", WARNING, text, advice + more)
             return
 
 

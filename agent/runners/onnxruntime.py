@@ -6,6 +6,7 @@ import json
 import os
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
+from agent.contract import statistics
 from agent.contract.errors import ContractError, DeviceError, nearest
 
 DISTRIBUTIONS = ["onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-qnn"]
@@ -139,7 +140,7 @@ class Runner:
 
     def layers(self) -> List[Dict[str, Any]]:
         """The nodes in the order they ran, as fields of `agent.contract.protocol.Layer`; the first inference is left out.
-        Needs `profile` at load; ends the profiling. onnxruntime counts whole microseconds: the mean over the runs is finer.
+        Needs `profile` at load; ends the profiling. onnxruntime counts whole microseconds: the mean of many is finer.
         """
         rows: Dict[str, Dict[str, Any]] = {}
         times: Dict[str, List[int]] = {}
@@ -153,8 +154,7 @@ class Runner:
             )
             times.setdefault(name, []).append(event["dur"] * 1000)
         for name, taken in times.items():
-            kept = taken[1:] or taken
-            rows[name]["time_ns"] = sum(kept) / len(kept)
+            rows[name]["time_ns"] = statistics.middle(taken[1:] or taken)
         return list(rows.values())
 
     def _events(self) -> List[Dict[str, Any]]:

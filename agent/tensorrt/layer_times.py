@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, List
 
+from agent.contract import statistics
+
 _OVERHEAD = ("reformat", "shuffle", "copy", "cast", "quantize")
 
 
@@ -28,9 +30,8 @@ class LayerTimes:
         """The layers in the order they ran, as fields of `agent.contract.protocol.Layer`: the first inference left out."""
         found = []
         for name, times in self._taken.items():
-            kept = times[1:] or times
             kind = name.partition(" ")[0].rstrip("0123456789_")
             overhead = name.lower().startswith(_OVERHEAD)
             row = {"name": name, "kind": kind, "provider": "tensorrt", "overhead": overhead}
-            found.append({**row, "time_ns": sum(kept) / len(kept)})
+            found.append({**row, "time_ns": statistics.middle(times[1:] or times)})
         return found

@@ -15,7 +15,7 @@ from agent.wire import Wire
 def run(job: Job, wire: Wire) -> Dict[str, Any]:
     """`arguments`: slot, digest ("": the one that was staged for the slot). The old one stays until the new has passed."""
     store = Store(job.root)
-    with store.locked():
+    with store.working(job.id), store.locked():
         slot = Slots(store).get(str(job.arguments["slot"]))
         digest = str(job.arguments.get("digest") or slot.staged or "")
         if not digest:
@@ -27,4 +27,4 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
             )
         previous = slot.previous if slot.current == digest else slot.current
         result = activation.switch(store, slot, digest, wire, previous=previous)
-    return activation.kept(store, job.id, result)
+        return activation.kept(store, job.id, result)

@@ -22,7 +22,7 @@ def run(job: Job, wire: Wire) -> Report:
     """`arguments`: BenchOptions. The report is written on the device before it is sent; nobody else measures meanwhile."""
     options = codec.decode(BenchOptions, job.arguments, "$.arguments")
     store = Store(job.root)
-    with turn.mine(store.root, job.who or job.id, options.wait_seconds, wire):
+    with store.working(job.id), turn.mine(store.root, job.who or job.id, options.wait_seconds, wire):
         return _measured(job, options, store, wire)
 
 

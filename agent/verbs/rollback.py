@@ -13,10 +13,15 @@ from agent.wire import Wire
 
 
 def run(job: Job, wire: Wire) -> Dict[str, Any]:
-    """`arguments`: slot. The bundle that is left is no longer `previous`: a second rollback must not bring it back."""
+    """`arguments`: slot; leaving (a digest, or ""): a slot that does not run this one stays as it is, so asking twice is no
+    harm. The bundle that is left is no longer `previous`: a second rollback must not bring it back.
+    """
     store = Store(job.root)
-    with store.locked():
+    with store.working(job.id), store.locked():
         slot = Slots(store).get(str(job.arguments["slot"]))
+        leaving = str(job.arguments.get("leaving") or "")
+        if leaving and slot.current != leaving:
+            return activation.unchanged(store, slot)
         if slot.previous is None:
             raise DeviceError(
                 "the slot %r has no previous bundle" % slot.name,
@@ -25,4 +30,4 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
                 code="no-previous",
             )
         result = activation.switch(store, slot, slot.previous, wire, previous=None)
-    return activation.kept(store, job.id, result)
+        return activation.kept(store, job.id, result)

@@ -33,19 +33,22 @@ def emulate(profile: str, name: str | None, memory: str, *, count: bool, bare: b
     """
     from packager.emulate import tools
     from packager.emulate.image import BARE, ImageRecipe, ensure_image
-    from packager.emulate.machine import create, find, machines, start
+    from packager.emulate.machine import create, machines, start
     from packager.profile import load_profile
 
     chosen = load_profile(profile)
     hardware = _hardware(chosen, memory, count=count)
+    recipe, other = (BARE, ImageRecipe()) if bare else (ImageRecipe(), BARE)
     wanted = name or chosen.name
+    _check_name(wanted)
     known = {machine.name: machine for machine in machines()}
     with progress() as say:
         tools.install_packages(tools.missing_packages(), say)
-        if wanted in known and _same(find(wanted), hardware):
+        # One made by an earlier edgepack, whose image has another key by now, is started again all the same.
+        if wanted in known and _same(known[wanted], hardware) and known[wanted].state.image != other.key:
             machine, findings = start(wanted, progress=say), []
         else:
-            image = ensure_image(BARE if bare else ImageRecipe(), progress=say)
+            image = ensure_image(recipe, progress=say)
             machine, findings = create(image, hardware, wanted, progress=say), list(image.findings)
     _register(machine, chosen)
     findings += machine.findings
@@ -55,6 +58,25 @@ def emulate(profile: str, name: str | None, memory: str, *, count: bool, bare: b
     seconds = machine.state.boot_seconds
     click.echo(f"{machine.name}: emulated {hardware.cpu}, up" + (f" in {seconds:.1f} s" if seconds else ""))
     show_findings(findings)
+
+
+def _check_name(name: str) -> None:
+    """Raises UsageError for a name that none may have, or of a device that is not emulated: its entry would be lost."""
+    from agent.contract.errors import UsageError
+    from packager.device import inventory
+    from packager.emulate import machine
+
+    inventory.check_name(name)
+    machine.check_name(name)
+
+    entry = inventory.everything().get(name)
+    if entry is not None and entry.kind != inventory.EMULATED:
+        raise UsageError(
+            f"there is a device {name!r} already, and it is not an emulated one",
+            where=entry.address,
+            fix=f"choose another --name, or: edgepack devices remove {name}",
+            code="exists",
+        )
 
 
 def _hardware(profile: Profile, memory: str, *, count: bool) -> Any:

@@ -66,13 +66,10 @@ def _show_course(report: Report, run: int) -> None:
 
 
 def _show_energy(report: Report, run: int) -> None:
-    from packager.results.details import rails_document
+    from packager.results.details import rails_text
 
-    told = rails_document(report)
-    if told is None or told["per_inference_mj"] is None:
-        return
-    rails = ", ".join(f"{name} {value:.3g} mJ" for name, value in told["per_inference_mj"].items())
-    click.echo(f"run {run}: energy of an inference by rail: {rails}")
+    if rails_text(report):
+        click.echo(f"run {run}: {rails_text(report)}")
 
 
 def _show_layers(report: Report, run: int) -> None:
@@ -98,7 +95,9 @@ def _show_layers(report: Report, run: int) -> None:
         for layer, share in ranked[:_LAYERS]
     ]
     heads = ["layer", "kind", "µs", "share", "on", "", "of the model's nodes"]
-    title = f"run {run}: the {len(rows)} slowest of {len(profile.layers)} layers, mean of {profile.runs} profiled inferences"
+    title = (
+        f"run {run}: the {len(rows)} slowest of {len(profile.layers)} layers, middle half of {profile.runs} inferences"
+    )
     table(heads, rows, title=title, right=[2, 3])
     overhead = overhead_share(profile.layers) or 0.0
     click.echo(

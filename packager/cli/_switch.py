@@ -6,19 +6,24 @@ from typing import Any
 
 import click
 
-from packager.cli._show import print_json, show_findings
+from packager.cli._show import show_findings
 
 
-def show(device: str, done: dict[str, Any], *, as_json: bool) -> None:
+def show(told: dict[str, Any]) -> None:
     """The slot after the change."""
     from agent.contract import codec
     from agent.contract.finding import Finding
 
-    if as_json:
-        print_json({"device": device, **done})
-        return
-    slot, replaced = done["slot"], done["replaced"]
+    click.echo(line(told))
+    click.echo(f"    {told['path']}")
+    show_findings([codec.decode(Finding, one) for one in told["findings"]])
+
+
+def line(told: dict[str, Any]) -> str:
+    """The same in short."""
+    slot, replaced = told["slot"], told["replaced"]
+    current = str(slot["current"])[:19]
+    if not told["checks"]:
+        return f"{told['device']}: slot {slot['name']} runs {current}, unchanged"
     was = f", was {replaced[:19]}" if replaced else ""
-    click.echo(f"{device}: slot {slot['name']} runs {slot['current'][:19]}{was} ({', '.join(done['checks'])} passed)")
-    click.echo(f"    {done['path']}")
-    show_findings([codec.decode(Finding, one) for one in done["findings"]])
+    return f"{told['device']}: slot {slot['name']} runs {current}{was} ({', '.join(told['checks'])} passed)"

@@ -45,6 +45,10 @@ if TYPE_CHECKING:
     "--output", "-o", type=click.Path(path_type=Path, dir_okay=False), help="The bundle's file [NAME-PROFILE.edgepack]."
 )
 @click.option("--bytecode", type=int, help="PyTorch Lite: the bytecode version that the app's runtime takes (4 to 8).")
+@click.option(
+    "--workspace-mb", type=click.IntRange(min=32), help="TensorRT: the builder's workspace at most [the profile's]."
+)
+@click.option("--dla", type=click.IntRange(min=0), help="TensorRT: the DLA core that computes, fp16 only [the GPU].")
 @click.option("--labels", metavar="[OUTPUT=]FILE", help="Android: a label a line, written into the .tflite.")
 @click.option("--min-runtime", metavar="VERSION", help="TFLite: the oldest LiteRT that the model must run on.")
 @click.option("--check/--no-check", default=True, help="Compare with the original on the host before writing.")
@@ -126,7 +130,7 @@ def _request(options: dict[str, Any]) -> Request:
     preprocessing = parse_preprocessing(*(options.pop(f"image_{word}") for word in ("size", "mean", "std")))
     names = tuple(name.strip() for name in (options.pop("output_names") or "").split(",") if name.strip())
     options |= {key: options[key] or "" for key in ("layout", "io")}
-    own = {name: options.pop(name) for name in ("bytecode", "labels", "min_runtime")}
+    own = {name: options.pop(name) for name in ("bytecode", "labels", "min_runtime", "workspace_mb", "dla")}
     target_options = {name: value for name, value in own.items() if value is not None}
     filled = fill(options)
     return Request(**filled, target_options=target_options, preprocessing=preprocessing, output_names=names)

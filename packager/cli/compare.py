@@ -56,14 +56,15 @@ def command(
     chosen = {key: value for key, value in options.items() if value is not None}
     with progress() as say, Device(device, progress=say) as connected:
         found = compare(connected, a, b, margin=margin / 100, until_decided=until_decided, **chosen)
+        stored = _store(connected, found, len(found.pairings) if until_decided else 0)
     results = gates.judge(wanted, found.judgement.ratio, (found.a.model_bytes, found.b.model_bytes), scores)
     for path, form in ((junit, document.junit), (markdown, document.markdown)):
         if path is not None:
             _write(path, form(found, results))
     if as_json:
-        print_json(document.document(found, results))
+        print_json({"comparison": stored, **document.document(found, results)})
     else:
-        _show(found, results)
+        show(found, results, stored)
     wrong = [f"{one.gate}: {one.message}" for one in results if one.outcome == gates.FAILED]
     if found.b.parity is not None and found.b.parity.verdict != "pass":
         wrong.append("B does not compute what its original computes (parity)")
@@ -94,7 +95,25 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"cannot write: {error.strerror}", where=str(path), code="output") from error
 
 
-def _show(found: Any, results: Any) -> None:
+def _store(device: Any, found: Any, looks: int) -> int | None:
+    """The comparison's number; None where it cannot be stored, and then the device keeps what it measured."""
+    from agent.contract.errors import UsageError
+    from packager.results.pairings import PairingStore
+
+    if not found.pairings:
+        return None
+    try:
+        return PairingStore().add_pairings(found.pairings, found.device, found.judgement.margin, looks)[0]
+    except UsageError as error:
+        device.keep_delivered()
+        click.echo(
+            f"edgepack: {error}\n  the device keeps the comparison: edgepack results collect {found.device}", err=True
+        )
+        return None
+
+
+def show(found: Any, results: Any, number: int | None) -> None:
+    """A comparison for people."""
     from packager.compare.document import sentence
 
     unit = found.unit
@@ -104,7 +123,7 @@ def _show(found: Any, results: Any) -> None:
         p50 = f"{side.p50:.3f}" if unit == "ms" else f"{side.p50:.0f}"
         rows.append([name, f"{side.name} {side.recipe}", mb(side.model_bytes), p50, str(side.n), parity])
     table(["", "model", "size", f"p50 {unit}", "n", "parity"], rows, right=[2, 3, 4])
-    click.echo(sentence(found))
+    click.echo((f"comparison {number}: " if number else "") + sentence(found))
     p95 = found.judgement.p95_ratio
     if p95 is not None:
         click.echo(f"p95: {p95.estimate:.3f} times ({p95.low:.3f} to {p95.high:.3f})")

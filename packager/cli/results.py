@@ -7,6 +7,7 @@ import datetime as dt
 import click
 
 from packager.cli import _complete
+from packager.cli._results_pairs import comparisons
 from packager.cli._results_series import baseline, export, history, prune
 from packager.cli._show import json_option, ms, print_json, table
 from packager.cli._store import chosen, database_option, tell
@@ -17,7 +18,7 @@ def command() -> None:
     """The reports kept on this machine."""
 
 
-for _more in (baseline, export, history, prune):
+for _more in (baseline, comparisons, export, history, prune):
     command.add_command(_more)
 
 
@@ -86,19 +87,27 @@ def show(run: int, database: str, *, as_json: bool) -> None:
 @click.argument("device", shell_complete=_complete.devices)
 @json_option
 def collect(device: str, *, as_json: bool) -> None:
-    """Fetch reports that a lost link left on DEVICE."""
+    """Fetch reports and comparisons that a lost link left on DEVICE."""
+    from agent.contract.pairing import Pairing
+    from agent.contract.report import Report
+    from packager.compare.verdict import MARGIN
     from packager.device.device import Device
+    from packager.results.pairings import PairingStore
     from packager.results.store import ResultStore
 
-    store = ResultStore()
+    store, pairs = ResultStore(), PairingStore()
     with Device(device) as connected:
-        runs = [store.add(report, device) for report in connected.collect()]
+        found = connected.collect()
+        runs = [store.add(one, device) for one in found if isinstance(one, Report)]
+        pairings = [pairs.add_pairings([one], device, MARGIN)[0] for one in found if isinstance(one, Pairing)]
         connected.forget_collected()
     tell(store)
     if as_json:
-        print_json({"runs": runs})
-    else:
-        click.echo(f"{device}: {len(runs)} reports fetched" + (f": runs {', '.join(map(str, runs))}" if runs else ""))
+        print_json({"runs": runs, "comparisons": pairings})
+        return
+    click.echo(f"{device}: {len(runs)} reports fetched" + (f": runs {', '.join(map(str, runs))}" if runs else ""))
+    if pairings:
+        click.echo(f"{device}: {len(pairings)} comparisons fetched: {', '.join(map(str, pairings))}")
 
 
 @command.command()
@@ -106,7 +115,7 @@ def collect(device: str, *, as_json: bool) -> None:
 @click.argument("run_b", type=int)
 @json_option
 def compare(run_a: int, run_b: int, *, as_json: bool) -> None:
-    """The ratio of RUN_B to RUN_A; refused when device, unit, runtime or settings differ.
+    """The ratio of RUN_B to RUN_A; refused when device, unit, runtime, clocks or protocol differ.
 
     Stored reports were not measured in turn: a few percent may be the moment's.
     """

@@ -67,10 +67,20 @@ def compare(
     while until_decided and judgement.verdict == verdict.INCONCLUSIVE and judgement.rounds < most_rounds:
         device.progress(f"{judgement.rounds} rounds decide nothing yet: {pairings[0].options.rounds} more")
         pairings.append(device.compare(a, b, **options))
-        judgement = verdict.judge(_rounds(pairings), margin, len(pairings) + 1)
+        judgement = verdict.judge(_rounds(pairings), margin, len(pairings))
+    return of_pairings(device.address, pairings, judgement)
+
+
+def again(address: str, pairings: list[Pairing], margin: float, looks: int) -> Comparison:
+    """A stored comparison, judged as it was; `looks` as in `verdict.judge`."""
+    return of_pairings(address, pairings, verdict.judge(_rounds(pairings), margin, looks))
+
+
+def of_pairings(address: str, pairings: list[Pairing], judgement: verdict.Judgement) -> Comparison:
+    """What was seen, and how it was judged, in one."""
     found = {finding.code: finding for pairing in pairings for finding in pairing.findings}
     return Comparison(
-        device=device.address,
+        device=address,
         judgement=judgement,
         a=_side(pairings, "a"),
         b=_side(pairings, "b"),

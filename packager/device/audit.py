@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract import audit
 from agent.contract.errors import EdgepackError, UsageError
+from agent.contract.manifest import manifest_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +54,8 @@ def recorded(device: str, verb: str, arguments: dict[str, Any]) -> Iterator[Call
         yield lambda _: None
         return
     asked = {key: arguments[key] for key in ("digest", "slot") if isinstance(arguments.get(key), str)}
+    if isinstance(arguments.get("manifest"), str):
+        asked["digest"] = manifest_digest(arguments["manifest"].encode())
 
     def note(result: Any) -> None:
         if isinstance(result, dict):
@@ -62,6 +65,8 @@ def recorded(device: str, verb: str, arguments: dict[str, Any]) -> Iterator[Call
             for key in ("bundle", "digest"):
                 if isinstance(result.get(key), str):
                     told["digest"] = result[key][:_MOST]
+            if isinstance(result.get("removed"), list):
+                told["removed"] = [str(one)[:_MOST] for one in result["removed"][:_MOST]]
 
     outcome, code = "failed", ""
     try:

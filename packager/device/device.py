@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from agent.contract import archive, codec
-from agent.contract.errors import DeviceError, UsageError
+from agent.contract.errors import DeviceError, TransientDeviceError, UsageError
 from agent.contract.facts import DoctorReport
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.job import BenchOptions, CheckOptions
@@ -19,17 +20,24 @@ from packager.device import inventory, layers
 from packager.device.answers import decoded, part
 from packager.device.push import Push, PushOptions
 from packager.device.runtime_packages import PACKAGES
-from packager.device.session import IDLE_SECONDS, AgentSession, Progress, Reconnect, _silent
+from packager.device.session import IDLE_SECONDS, JOB_GONE, AgentSession, Progress, Reconnect, _silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
 
+_DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _EMULATED_IDLE = 900.0
 # Doubts that an instruction counter does not have: other work costs none, and a few inferences say as much as thousands.
 _OF_TIME = {"busy", "few-samples", "busy-cores", "coarse-clock", "modes", "drift", "unsettled", "spread"}
-_AGENT_ONLY = ("threads_auto", "batch", "streams", "sustained_minutes", "profile")
+_AGENT_ONLY = {
+    "threads_auto": "--threads auto",
+    "batch": "--batch",
+    "streams": "--streams",
+    "sustained_minutes": "--sustained",
+    "profile": "--profile",
+}
 _COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
 
@@ -120,19 +128,32 @@ class Device:
         """
         return Push(self, bundle, options or PushOptions(), sent).run()
 
-    def activate(self, slot: str, digest: str = "") -> dict[str, Any]:
+    def activate(self, slot: str, digest: str = "", *, patience: float = 60.0) -> dict[str, Any]:
         """Makes a bundle that is there (or "": that was staged for it) the slot's current one, if it passes every check on the
         device. Returns slot, `replaced`, `path`, `checks`, findings. A lost link is no matter: the device says later what
-        became of it.
+        became of it, and one that was restarted meanwhile is asked again. It has `patience` seconds to come back.
         """
-        return self._switch("activate", {"slot": check_slot_name(slot), "digest": digest})
+        asked = {"slot": check_slot_name(slot), "digest": digest}
+        try:
+            return self._switch("activate", asked, patience)
+        except TransientDeviceError as error:
+            if error.code != JOB_GONE or not digest:  # without a digest it may have been done, and nothing is staged
+                raise
+            done = self._switch("activate", asked, patience)
+            if done["replaced"] == digest:  # the first time it was done, and only the answer was lost
+                done["replaced"] = done["slot"].get("previous")
+            return done
 
-    def rollback(self, slot: str) -> dict[str, Any]:
-        """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does."""
-        return self._switch("rollback", {"slot": check_slot_name(slot)})
+    def rollback(self, slot: str, leaving: str = "") -> dict[str, Any]:
+        """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does. A slot that does not
+        run the bundle `leaving` stays as it is.
+        """
+        if leaving and not _DIGEST.match(leaving):
+            raise UsageError(f"not a bundle digest: {leaving!r:.100}", expected="sha256: and 64 hex digits")
+        return self._switch("rollback", {"slot": check_slot_name(slot), "leaving": leaving})
 
-    def _switch(self, verb: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        again = Reconnect(lambda: inventory.open_transport(self.entry))
+    def _switch(self, verb: str, arguments: dict[str, Any], patience: float = 60.0) -> dict[str, Any]:
+        again = Reconnect(lambda: inventory.open_transport(self.entry), patience)
         job, done = self.session.call_surely(verb, arguments, self.progress, again)
         self._delivered.append(job)
         decoded(Slot, part(done, "slot", dict, self.address), self.address)
@@ -180,7 +201,9 @@ class Device:
         if self.entry.kind == inventory.ADB:
             from packager.device.adb import bench_over_adb
 
+            profile = options.pop("profile", False)  # this one it knows
             _refuse(options, self.address, "TFLite's benchmark_model does not know them")
+            options |= {"profile": profile}
 
             return bench_over_adb(self.address, bundle, benchmark_model, options, self.progress)
         if benchmark_model:
@@ -279,13 +302,25 @@ class Device:
         """Deletes a bundle there; the number of bytes freed."""
         return part(self.session.call("remove", {"digest": digest}), "freed_bytes", int, self.address)
 
-    def collect(self) -> list[Report]:
-        """The reports that were written on the device but never reached a host; `forget_collected` deletes them there."""
+    def keep_delivered(self) -> None:
+        """What was measured over this connection could not be stored here: the device keeps it, `collect` fetches it."""
+        self._delivered = []
+
+    def collect(self) -> list[Report | Pairing]:
+        """What was measured on the device but never reached a host; `forget_collected` deletes it there. Answers of other
+        verbs (an activation's) are left out.
+        """
         kept = part(self.session.call("collect", {}), "kept", list, self.address)
         self._collected = [str(job) for job in kept]
         answers = [self.session.call("collect", {"job": job}) for job in self._collected]
         found = [part(answer, "result", dict, self.address) for answer in answers]
-        return [self._labelled(decoded(Report, one, self.address)) for one in found]
+        kinds = [str(one.get("schema", "")).partition("/")[0] for one in found]
+        reports = [one for one, kind in zip(found, kinds, strict=True) if kind == "edgepack.report"]
+        pairings = [one for one, kind in zip(found, kinds, strict=True) if kind == "edgepack.pairing"]
+        return [
+            *(self._labelled(decoded(Report, one, self.address)) for one in reports),
+            *(decoded(Pairing, one, self.address) for one in pairings),
+        ]
 
     def forget_collected(self) -> None:
         """They are stored here: the device need not keep them."""
@@ -294,7 +329,7 @@ class Device:
 
 def _refuse(options: dict[str, Any], address: str, why: str) -> None:
     """Raises UsageError for options that only the agent knows."""
-    asked = [f"--{word.replace('_', '-')}" for word in _AGENT_ONLY if options.pop(word, None)]
+    asked = [text for word, text in _AGENT_ONLY.items() if options.pop(word, None)]
     if asked:
         raise UsageError(f"{address} cannot be measured with {', '.join(asked)}: {why}", code="protocol-options")
 

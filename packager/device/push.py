@@ -73,13 +73,13 @@ class Push:
         self._sizes = {entry.sha256: entry.size for entry in self.manifest.files.values()}
         self._places = Places(self._path, self._names)
         self._verified = False
+        self._resumed = 0  # the most that had arrived of what was still missing, when it was asked
 
     def run(self) -> dict[str, Any]:
         """Does it; see Device.push for what it returns and raises."""
         start = time.monotonic()
         offer = self._offer()
         missing = 0 if offer.whole else sum(one.size - one.have for one in offer.missing)
-        resumed = 0 if offer.whole else sum(one.have for one in offer.missing)
         plan: list[dict[str, Any]] = []
         if self._options.dry_run:
             plan = self._plan(offer)
@@ -95,7 +95,7 @@ class Push:
             "name": self.manifest.name,
             "bytes_sent": sent,
             "bytes_already_there": sum(self._sizes.values()) - missing + self._sent.named_bytes,
-            "bytes_resumed": resumed,
+            "bytes_resumed": self._resumed,
             "already_there": offer.whole,
             "dry_run": self._options.dry_run,
             "would_send": plan,
@@ -112,7 +112,10 @@ class Push:
             "repair": self._options.repair if repair is None else repair,
         }
         session = self._device.session
-        return _Offer(session.call("offer", asked, self._device.progress), self._device.address)
+        offer = _Offer(session.call("offer", asked, self._device.progress), self._device.address)
+        if not offer.whole:
+            self._resumed = max(self._resumed, sum(one.have for one in offer.missing))
+        return offer
 
     def _plan(self, offer: _Offer) -> list[dict[str, Any]]:
         """What would travel, file by file, nothing packed."""
@@ -222,7 +225,7 @@ class Push:
             if offer.whole:
                 self._stage_again()
             return None
-        done = self._device.activate(slot, self.digest)
+        done = self._device.activate(slot, self.digest, patience=self._options.patience)
         self._findings += decoded(list[Finding], part(done, "findings", list, self._device.address), slot)
         return done
 

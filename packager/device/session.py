@@ -31,6 +31,8 @@ DEADLINES = {
     "evaluate": 86400.0,
 }
 DEADLINE = 300.0
+JOB_GONE = "job-gone"  # the device's word for a job that nobody works on, and that left no result
+_SURELY_GONE = 2  # so many times in a row, a pause apart, and it is believed
 
 Progress = Callable[[str], None]
 
@@ -111,18 +113,14 @@ class AgentSession:
         longer: float,
     ) -> Any:
         answer = Answer(progress)
-        path = self._ensure_agent()
-        with audit.recorded(self.transport.name, verb, arguments) as note:
-            done = self.transport.run(
-                [self.python, "-I", path, verb],
-                stdin=opened(self._line(verb, new_job(), arguments)),
-                deadline=DEADLINES.get(verb, DEADLINE) + longer,
-                on_line=answer.line,
-                idle=self.idle,
-            )
-            result = answer.value(done, self.transport.name)
-            note(result)
-        return result
+        done = self.transport.run(
+            [self.python, "-I", self._ensure_agent(), verb],
+            stdin=opened(self._line(verb, new_job(), arguments)),
+            deadline=DEADLINES.get(verb, DEADLINE) + longer,
+            on_line=answer.line,
+            idle=self.idle,
+        )
+        return answer.value(done, self.transport.name)
 
     def _line(self, verb: str, job: str, arguments: dict[str, Any]) -> bytes:
         document = codec.encode(Job(id=job, verb=verb, root=self.root, arguments=arguments, who=audit.who()))
@@ -133,7 +131,8 @@ class AgentSession:
     ) -> tuple[str, Any]:
         """The job's id and its result, which is fetched over a new connection when the link is lost.
 
-        The device keeps the result until `forget` is called for the job.
+        The device keeps the result until `forget` is called for the job. Raises TransientDeviceError, code job-gone, when the
+        device is back and nothing there works on the job any more.
         """
         job = new_job()
         try:
@@ -149,7 +148,7 @@ class AgentSession:
         self.call("collect", {"forget": jobs})
 
     def _fetch(self, job: str, lost: TransientDeviceError, reconnect: Reconnect) -> Any:
-        end = time.monotonic() + reconnect.seconds
+        end, gone = time.monotonic() + reconnect.seconds, 0
         while time.monotonic() < end:
             try:
                 self.transport.close()
@@ -158,8 +157,12 @@ class AgentSession:
             except TransientDeviceError:
                 time.sleep(reconnect.pause)
             except DeviceError as error:
-                if error.code != "no-result":
+                if error.code not in {"no-result", JOB_GONE}:
                     raise
+                # Once may be too early: the agent was starting when the link was cut.
+                gone = gone + 1 if error.code == JOB_GONE else 0
+                if gone > _SURELY_GONE:
+                    raise _gone(lost) from None
                 time.sleep(reconnect.pause)
         lost.fix = "when the device is back: edgepack results collect DEVICE fetches what it has measured"
         raise lost
@@ -189,6 +192,11 @@ class AgentSession:
                 self.transport.put(local, path)
         self._agent = path
         return path
+
+
+def _gone(lost: TransientDeviceError) -> TransientDeviceError:
+    what = f"{lost.what}, and the device does not work on it any more: it was restarted, or the agent was ended"
+    return TransientDeviceError(what, where=lost.where, fix="do it again", code=JOB_GONE)
 
 
 class _Unsure(Exception):  # noqa: N818 - no error: the longer way will say what is wrong, if anything is

@@ -6,6 +6,7 @@ without a network.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -19,7 +20,7 @@ from agent.contract.errors import ContractError, DeviceError
 from packager.emulate.tools import Progress, quiet, run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 _CHUNK = 1 << 20
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -76,30 +77,54 @@ def request_key(kind: str, *parts: object) -> str:
     return f"{kind}-{hashlib.sha256(codec.dumps(list(parts)).encode()).hexdigest()[:16]}"
 
 
+def fetch_packages(
+    folder: Path, suite: str, architecture: str, packages: Sequence[str], progress: Progress = quiet
+) -> list[Path]:
+    """The .deb files of `packages` with all they depend on. Raises DeviceError when apt cannot find or fetch them."""
+    key = _packages_key(suite, architecture, packages)
+    files = locked(folder, key)
+    if files:
+        return files
+    with _apt(folder, suite, architecture, progress) as apt:
+        return _download(apt, folder, key, packages, progress)
+
+
 def fetch_debs(
     folder: Path, suite: str, architecture: str, packages: Sequence[str], kernel: str, progress: Progress = quiet
 ) -> tuple[list[Path], Path]:
-    """The .deb files of `packages` with all they depend on, and of the kernel that the meta package `kernel` points to.
-
-    Raises DeviceError when apt cannot find or fetch them.
-    """
-    keys = request_key("debs", suite, architecture, list(packages)), request_key("kernel", suite, architecture, kernel)
+    """As `fetch_packages`, and the package of the kernel that the meta package `kernel` points to."""
+    keys = _packages_key(suite, architecture, packages), request_key("kernel", suite, architecture, kernel)
     files, image = locked(folder, keys[0]), locked(folder, keys[1])
     if files and image:
         return files, image[0]
+    with _apt(folder, suite, architecture, progress) as apt:
+        files = _download(apt, folder, keys[0], packages, progress)
+        name = _real_kernel(apt.run(["apt-cache", "depends", kernel]), kernel)
+        progress(f"fetching {name}")
+        apt.run(["apt-get", "download", name])
+        image = lock(folder, keys[1], sorted(apt.scratch.glob("*.deb")))
+    return files, image[0]
+
+
+def _packages_key(suite: str, architecture: str, packages: Sequence[str]) -> str:
+    return request_key("debs", suite, architecture, list(packages))
+
+
+@contextlib.contextmanager
+def _apt(folder: Path, suite: str, architecture: str, progress: Progress) -> Iterator[_Apt]:
+    """An apt that has read the suite's lists, for as long as its scratch folder lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="apt-") as scratch:
         apt = _Apt(Path(scratch), suite, architecture)
         progress(f"reading the package lists of Debian {suite} {architecture}")
         apt.run(["apt-get", "update"])
-        progress(f"fetching {architecture} packages")
-        apt.run(["apt-get", "install", "-y", "--no-install-recommends", "--download-only", *packages])
-        files = lock(folder, keys[0], sorted(apt.archives.glob("*.deb")))
-        name = _real_kernel(apt.run(["apt-cache", "depends", kernel]), kernel)
-        progress(f"fetching {name}")
-        apt.run(["apt-get", "download", name])
-        image = lock(folder, keys[1], sorted(Path(scratch).glob("*.deb")))
-    return files, image[0]
+        yield apt
+
+
+def _download(apt: _Apt, folder: Path, key: str, packages: Sequence[str], progress: Progress) -> list[Path]:
+    progress("fetching packages")
+    apt.run(["apt-get", "install", "-y", "--no-install-recommends", "--download-only", *packages])
+    return lock(folder, key, sorted(apt.archives.glob("*.deb")))
 
 
 class _Apt:
@@ -142,21 +167,26 @@ class _Apt:
 
 
 def _source(suite: str, architecture: str) -> str:
-    """The sources.list line for `suite`, taken from the mirror that this host itself uses."""
+    """The sources.list line for `suite`, from the mirror that this host itself uses: of that suite, or of its own release.
+
+    A mirror of Debian holds every release that is not archived yet; apt tells of one that does not.
+    """
     said = run(
-        ["apt-get", "indextargets", "--format", "$(CODENAME)|$(SUITE)|$(REPO_URI)"],
+        ["apt-get", "indextargets", "--format", "$(CODENAME)|$(SUITE)|$(ORIGIN)|$(REPO_URI)"],
         what="asking apt for its mirror",
     )
-    for line in sorted(set(said.splitlines())):
-        codename, alias, uri = line.split("|")
-        if suite in (codename, alias):
-            signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
-            return f"deb [arch={architecture}{signed}] {uri} {suite} main\n"
+    known = [line.split("|") for line in sorted(set(said.splitlines()))]
+    exact = [uri for codename, alias, _, uri in known if suite in (codename, alias)]
+    # A codename with a dash (bookworm-security, bookworm-backports) is a part that other mirrors carry.
+    others = [uri for codename, _, origin, uri in known if origin == "Debian" and "-" not in codename]
+    if exact or others:
+        signed = f" signed-by={_KEYRING}" if _KEYRING.exists() else ""
+        return f"deb [arch={architecture}{signed}] {(exact or others)[0]} {suite} main\n"
     raise DeviceError(
         f"apt on this host has no source for Debian {suite}",
         where="apt-get indextargets",
-        expected=f"a Debian host whose sources name {suite}",
-        fix=f"add a source of Debian {suite} to /etc/apt/sources.list.d and run apt-get update",
+        expected="a Debian host, with its package lists",
+        fix=f"apt-get update; or add a source of Debian {suite} to /etc/apt/sources.list.d first",
         code="no-mirror",
     )
 

@@ -118,6 +118,16 @@ def find(name: str, home: Path | None = None) -> Machine:
     raise unknown_name("emulated device", name, names, fix="make one: edgepack devices emulate PROFILE --name NAME")
 
 
+def check_name(name: str) -> None:
+    """Raises UsageError for a name that no machine may have."""
+    if not _NAME.match(name):
+        raise UsageError(
+            f"{name!r} cannot name an emulated device",
+            expected="lower-case letters, digits and '-', 32 at most: it becomes a host name",
+            code="bad-name",
+        )
+
+
 def create(
     image: Image,
     hardware: qemu.Hardware,
@@ -135,7 +145,7 @@ def create(
     """
     need_packages(building=False)
     qemu.check_hardware(hardware)
-    _check_name(name)
+    check_name(name)
     folder = (home or machines_home()) / name
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -197,15 +207,6 @@ def remove(name: str, *, home: Path | None = None) -> None:
         end(machine.state.process, str(machine.folder), kill=True)
     (machine.folder / STATE).unlink()  # from here on it is no machine, whatever happens to the rest
     shutil.rmtree(machine.folder)
-
-
-def _check_name(name: str) -> None:
-    if not _NAME.match(name):
-        raise UsageError(
-            f"{name!r} cannot name an emulated device",
-            expected="lower-case letters, digits and '-', 32 at most: it becomes a host name",
-            code="bad-name",
-        )
 
 
 def _furnish(image: Image, folder: Path, name: str) -> str:

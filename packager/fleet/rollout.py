@@ -10,7 +10,7 @@ from agent.contract.errors import BudgetError, DeviceError, EdgepackError, Usage
 from packager.fleet.run import Fleet, Limits, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from packager.device.device import Device
 
@@ -99,11 +99,11 @@ class Rollout:
             some, begin = names[begin:end], end
             if not some:
                 continue
-            switched, failed = [], 0
+            switched, failed = {}, 0
             for outcome in Fleet(self._open, self._serve, self._limits).run(some):
                 failed += outcome.error is not None
                 if outcome.error is None and _switched(outcome.result):
-                    switched.append(outcome.device)
+                    switched[outcome.device] = str(outcome.result["bundle"])
                 yield outcome
             halted = failed / len(some) > halt_on
             back, stuck = self._back(switched) if halted else ([], [])
@@ -119,7 +119,7 @@ class Rollout:
             return {**result, "p50_ms": self._within(device, self._health.budget_ms)}
         except EdgepackError:
             if _switched(result):
-                undo(device, self._health.slot)
+                undo(device, self._health.slot, result["bundle"])
             raise
 
     def _within(self, device: Device, budget_ms: float) -> float:
@@ -142,10 +142,13 @@ class Rollout:
             raise DeviceError("the device gave no latency", where=device.address, code="no-latency")
         return p50
 
-    def _back(self, names: Sequence[str]) -> tuple[list[str], list[tuple[str, EdgepackError]]]:
+    def _back(self, switched: Mapping[str, str]) -> tuple[list[str], list[tuple[str, EdgepackError]]]:
         back, stuck = [], []
-        slot = self._health.slot
-        for outcome in Fleet(self._open, lambda device: undo(device, slot), self._limits).run(names):
+
+        def call(device: Device) -> None:
+            undo(device, self._health.slot, switched[device.address])
+
+        for outcome in Fleet(self._open, call, self._limits).run(switched):
             if outcome.error is None:
                 back.append(outcome.device)
             else:
@@ -168,6 +171,6 @@ def _switched(result: dict[str, Any]) -> bool:
     return isinstance(done, dict) and done.get("replaced") != result["bundle"]
 
 
-def undo(device: Device, slot: str) -> None:
-    """The slot has the bundle again that it had before."""
-    device.rollback(slot)
+def undo(device: Device, slot: str, bundle: str) -> None:
+    """The slot has the bundle again that it had before `bundle`; tried again after a lost link, it stays so."""
+    device.rollback(slot, leaving=bundle)

@@ -53,8 +53,11 @@ def points(report: Report) -> list[Point]:
 def _points(windows: Sequence[Any], samples: list[int]) -> Iterator[Point]:
     place = 0
     for window in windows:
-        numbers = statistics.summary(samples[place : place + window.kept])
-        place += window.kept
+        part = samples[place : place + max(0, window.kept)]
+        place += len(part)
+        if not part or window.wall_ns <= 0:
+            continue  # a device may say anything: a window without samples has nothing to show
+        numbers = statistics.summary(part)
         board = window.reading
         yield Point(
             minute=(window.begin_ns + window.wall_ns / 2) / 6e10,
@@ -109,6 +112,14 @@ def rails_document(report: Report) -> dict[str, Any] | None:
         name: 1e3 * joules / count for name, joules in drawn.joules.items() if count
     } or None
     return document
+
+
+def rails_text(report: Report) -> str:
+    """One line for people; empty where no rail was read."""
+    told = rails_document(report)
+    if told is None or told["per_inference_mj"] is None:
+        return ""
+    return "; ".join(f"{name} {value:.3g} mJ per inference" for name, value in told["per_inference_mj"].items())
 
 
 def profile_document(report: Report) -> dict[str, Any] | None:

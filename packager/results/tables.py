@@ -43,6 +43,7 @@ class Tables:
 
     reports: sa.Table
     baselines: sa.Table
+    pairings: sa.Table
     schema: sa.Table
 
 
@@ -63,6 +64,7 @@ def tables() -> Tables:
             sa.Column("note", sa.Text, nullable=False),
             sa.UniqueConstraint(*SERIES),
         ),
+        pairings=sa.Table("pairings", metadata, *_pairing_columns(), sqlite_autoincrement=True),
         schema=sa.Table("edgepack_schema", metadata, sa.Column("version", sa.Integer, nullable=False)),
     )
 
@@ -90,6 +92,20 @@ def _drawn_columns() -> list[sa.Column[Any]]:
         sa.Column("p50", sa.Double),
         sa.Column("p95", sa.Double),
         sa.Column("model_bytes", sa.BigInteger),
+    ]
+
+
+def _pairing_columns() -> list[sa.Column[Any]]:
+    import sqlalchemy as sa
+
+    words = ("comparison", "device", "a_bundle", "b_bundle", "a_name", "b_name", "document")
+    return [
+        sa.Column("pairing", sa.Integer, primary_key=True),
+        sa.Column("stored_unix", sa.Double, nullable=False),
+        sa.Column("job", sa.Text, nullable=False, unique=True),
+        *(sa.Column(word, sa.Text, nullable=False) for word in words),
+        sa.Column("margin", sa.Double, nullable=False),
+        sa.Column("looks", sa.Integer, nullable=False),  # 0: one look, at 95 %
     ]
 
 
@@ -173,5 +189,11 @@ def _unreadable(text: str) -> str:
         return "unreadable"
 
 
-MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _columns_and_baselines)
+def _pairings(connection: sa.Connection) -> None:
+    import sqlalchemy as sa
+
+    connection.execute(sa.schema.CreateTable(tables().pairings))
+
+
+MIGRATIONS: tuple[Callable[[sa.Connection], None], ...] = (_first, _columns_and_baselines, _pairings)
 """Step N leads from form N to form N + 1. A step is never changed once it is released; a change is one more step."""

@@ -1,5 +1,5 @@
-"""DLA, the deep-learning accelerator beside the GPU of Xavier and Orin: `options = { dla = 0 }` in a profile's
-[runtimes.tensorrt] gives the model to core 0, and what DLA lacks to the GPU.
+"""DLA, the deep-learning accelerator beside the GPU of Xavier and Orin: `--dla 0`, or `options = { dla = 0 }`
+in a profile's [runtimes.tensorrt], gives the model to core 0, and what DLA lacks to the GPU.
 
 Sources: NVIDIA's TensorRT developer guide, "Working with DLA": DLA computes in FP16 and INT8 only; its INT8 takes ranges from
 a calibration or from setDynamicRange and no Q/DQ operators; it is reached through the builder's precision flags, which
@@ -9,12 +9,13 @@ TensorRT 11 no longer has. So a DLA bundle is fp16 by flags. Nothing of this has
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ContractError, ConvertError
 
 if TYPE_CHECKING:
     from packager.profile import Profile
+    from packager.protocols import Lowering
     from packager.recipe import Recipe
     from packager.tensorrt.versions import Limits
 
@@ -37,6 +38,21 @@ def core_of(profile: Profile) -> int | None:
             code="no-dla",
         )
     return core
+
+
+def with_options(job: Lowering) -> Lowering:
+    """The job whose profile says what --dla and --workspace-mb say."""
+    told: dict[str, Any] = {}
+    if job.options.get("dla") is not None:
+        told["dla"] = job.options["dla"]
+    if job.options.get("workspace_mb") is not None:
+        told["workspace"] = f"{job.options['workspace_mb']} MiB"
+    if not told:
+        return job
+    entry = job.profile.runtime("tensorrt")
+    entry = dataclasses.replace(entry, options={**entry.options, **told})
+    profile = dataclasses.replace(job.profile, runtimes={**job.profile.runtimes, "tensorrt": entry})
+    return dataclasses.replace(job, profile=profile)
 
 
 def limits_for(profile: Profile, limits: Limits) -> Limits:

@@ -24,12 +24,13 @@ from tests.agent.remote import Agent, find_python
 PACKAGES = {"3.8": ["numpy==1.24.4", "onnxruntime==1.19.2"], "3.13": ["numpy>=2.1", "onnxruntime>=1.20"]}
 
 
-def python_with_runtime(version):
-    """That interpreter with numpy and onnxruntime, kept in edgepack's cache between test runs."""
+def python_with_runtime(version, packages=()):
+    """That interpreter with numpy and onnxruntime (or these packages), kept in edgepack's cache between test runs."""
+    packages = packages or PACKAGES[version]
     python = find_python(version)
     if python is None:
         pytest.skip(f"Python {version} is not installed on this machine")
-    key = hashlib.sha256(repr((python, PACKAGES[version])).encode()).hexdigest()[:12]
+    key = hashlib.sha256(repr((python, packages)).encode()).hexdigest()[:12]
     folder = user_cache_path("edgepack") / "test-interpreters" / f"{version}-{key}"
     ready = folder / "ready"
     folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +39,7 @@ def python_with_runtime(version):
         if not ready.exists():
             subprocess.run([python, "-m", "venv", "--clear", folder], check=True)
             install = [folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-            done = subprocess.run([*install, *PACKAGES[version]], capture_output=True, text=True, check=False)
+            done = subprocess.run([*install, *packages], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             ready.touch()
     return str(folder / "bin/python")

@@ -38,3 +38,25 @@ def test_bad_gates_are_refused_before_anything_is_measured(edgepack, place, gate
     done = edgepack("compare", "none.edgepack", "none.edgepack", "--device", "local", "--gate", gate)
     assert done.status == 2
     assert said in done.err
+
+
+def test_comparison_is_stored_shown_again_and_fetched_where_the_database_failed(edgepack, bundle, place, monkeypatch):
+    quick = ("--device", "local", "--threads", "1", "--rounds", "6", "--seconds", "0.2", "--json")
+    (place / "shut").mkdir()
+    monkeypatch.setenv("EDGEPACK_RESULTS", str(place / "shut"))  # a folder is no database
+    done = edgepack("compare", bundle, bundle, *quick)
+    assert done.status == 0, done.err
+    assert done.json["comparison"] is None
+    assert "the device keeps the comparison: edgepack results collect local" in done.err
+    monkeypatch.setenv("EDGEPACK_RESULTS", str(place / "good.sqlite"))
+    fetched = edgepack("results", "collect", "local", "--json").json
+    assert fetched == {"runs": [], "comparisons": [1]}
+    assert edgepack("results", "collect", "local", "--json").json == {"runs": [], "comparisons": []}
+    again = edgepack("results", "comparisons", "1", "--json").json
+    assert {key: again[key] for key in ("verdict", "ratio", "rounds", "a", "b")} == {
+        key: done.json[key] for key in ("verdict", "ratio", "rounds", "a", "b")
+    }
+    assert again["pairings"] == done.json["pairings"]
+    assert "comparison 1: " in edgepack("results", "comparisons", "1").out
+    assert "fp32" in edgepack("results", "comparisons").out
+    assert edgepack("results", "comparisons", "9").status == 2

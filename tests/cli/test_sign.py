@@ -2,6 +2,8 @@
 
 import platform
 import shutil
+import subprocess
+import time
 
 import pytest
 
@@ -52,6 +54,30 @@ def test_sign_with_what_is_no_key(edgepack, bundle, place):
     done = edgepack("sign", bundle, "--key", "text")
     assert (done.status, bundle.read_bytes()) == (2, raw)
     assert "ssh-keygen did not sign" in done.err
+
+
+@pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="ssh-agent is not installed")
+def test_sign_with_a_key_that_only_the_agent_holds(edgepack, bundle, key, tmp_path, monkeypatch):
+    socket = tmp_path / "agent.sock"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        while not socket.exists():
+            assert agent.poll() is None
+            time.sleep(0.01)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket))
+        subprocess.run(["ssh-add", "-q", str(key)], check=True)
+        key.unlink()
+        assert edgepack("sign", bundle, "--key", f"{key}.pub").status == 0
+        verdict = edgepack("verify", bundle, "--allowed-signers", "allowed", "--json").json["signatures"][0]
+        assert (verdict["status"], verdict["principal"]) == ("valid", "alice@example.org")
+        subprocess.run(["ssh-add", "-q", "-D"], check=True, capture_output=True)
+        raw = bundle.read_bytes()
+        refused = edgepack("sign", bundle, "--key", f"{key}.pub")
+        assert (refused.status, bundle.read_bytes()) == (2, raw)
+        assert "ssh-add -l" in refused.err
+    finally:
+        agent.kill()
+        agent.wait()
 
 
 def test_a_strict_device_runs_what_is_signed_and_nothing_else(edgepack, here, key):

@@ -8,6 +8,8 @@ from packager import build
 from packager.device.local import LocalTransport
 from packager.device.ssh import SshTransport
 from packager.device.ssh_config import resolve
+from tests.device.bench import links
+from tests.device.bench.loopback import Loopback, why_not_isolated
 from tests.device.road import MODEL, PACKAGES, TARGET, CommandLine, Interpreters, with_file
 from tests.device.sshd import SSHD, Client, Sshd, make_key, make_user, remove_user
 
@@ -122,3 +124,52 @@ def board(sshd, edgepack, interpreters):
 def big_bundle(bundle, tmp_path_factory):
     """The same with a large file more, so that its upload takes a moment."""
     return with_file(bundle, tmp_path_factory.mktemp("big") / "big.edgepack", bytes(40 << 20))
+
+
+@pytest.fixture
+def loopback(user_key):
+    """Starts devices in namespaces of their own: `loopback(name="kitchen", memory_bytes=...)`."""
+    made = []
+
+    def start(**options):
+        made.append(Loopback(user_key.with_name("id_ed25519.pub").read_text(), **options))
+        return made[-1].start()
+
+    yield start
+    for each in made:
+        each.remove()
+
+
+@pytest.fixture
+def linked(loopback):
+    """Starts a device behind a link: `device, link = linked("wifi-bad")`, or with a `Quality` of one's own.
+
+    `with link.inside():` opens sockets on its near side; `edgepack.within = link.within` does so for the command line.
+    """
+    reason = links.why_not() or why_not_isolated()
+    if reason:
+        pytest.skip(reason)
+    made = []
+
+    def start(quality=None, **options):
+        link = links.Link(links.PROFILES[quality] if isinstance(quality, str) else quality)
+        made.append(link)
+        return loopback(network=link.far, host=links.THERE, **options), link
+
+    yield start
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def image():
+    """The image of emulated machines, built when it is not cached. Skips where its packages cannot be fetched."""
+    from agent.contract.errors import DeviceError
+    from packager.emulate.image import ensure_image
+
+    try:
+        return ensure_image()
+    except DeviceError as error:
+        if error.code == "no-mirror" or error.what.startswith("fetching "):
+            pytest.skip(f"the packages of an emulated machine cannot be fetched: {error.what}")
+        raise

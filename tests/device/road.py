@@ -30,7 +30,9 @@ COMMAND_SECONDS = 240  # longer than any command here takes on a loaded machine
 
 
 class CommandLine:
-    """The command `edgepack` for one user; `home` is that user's HOME."""
+    """The command `edgepack` for one user; `home` is that user's HOME, `within` what the command line is put behind."""
+
+    within = ()
 
     def __init__(self, home):
         self.home = home
@@ -78,9 +80,8 @@ class CommandLine:
                 process.kill()
             process.communicate()
 
-    @staticmethod
-    def _argv(arguments):
-        return [sys.executable, "-m", "packager", *map(str, arguments)]
+    def _argv(self, arguments):
+        return [*self.within, sys.executable, "-m", "packager", *map(str, arguments)]
 
 
 def read_until(process, text):

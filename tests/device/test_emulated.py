@@ -1,5 +1,6 @@
 """The whole road on emulated ARM boards: build here, push, install, golden check on ARM kernels, instruction counts."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +10,12 @@ import pytest
 
 from packager import build, demo_data
 from packager.emulate.tools import missing_packages
+from tests import tflite_models
+from tests.device import wide_net
 
+needs_tflite = pytest.mark.skipif(
+    importlib.util.find_spec("ai_edge_quantizer") is None, reason="the tflite extra is not installed"
+)
 MISSING = missing_packages()
 pytestmark = [
     pytest.mark.device,
@@ -20,7 +26,7 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def edgepack(tmp_path_factory):
+def edgepack(tmp_path_factory, image):
     """The command, with an inventory and machines of its own; the cache of images is the user's."""
     home = tmp_path_factory.mktemp("emulated")
     environment = {**os.environ, "XDG_CONFIG_HOME": str(home / "config"), "XDG_DATA_HOME": str(home / "data")}
@@ -79,7 +85,17 @@ def pi4(edgepack):
     assert made["cpu"] == "cortex-a72"
     assert made["count"] is True
     assert "one-core" in [finding["code"] for finding in made["findings"]]
-    return "raspberry-pi-4"
+    yield "raspberry-pi-4"
+    edgepack("devices", "stop", "raspberry-pi-4")
+
+
+@pytest.fixture(scope="module")
+def small(edgepack):
+    """A Cortex-A53, which has no dot product, with so little memory that much does not fit."""
+    made = edgepack("devices", "emulate", "raspberry-pi-3", "--name", "small", "--memory", "160 MiB", "--json")
+    assert made["cpu"] == "cortex-a53"
+    yield "small"
+    edgepack("devices", "remove", "small")
 
 
 def measured(edgepack, bundle, device):
@@ -111,13 +127,41 @@ def test_dot_product_instructions_do_int8_with_less_work(edgepack, bundles, pi4)
     assert "cortex-a76" in told
 
 
-def test_a_core_without_dot_product_refuses_the_bundle_that_needs_it(edgepack, bundles, pi4):
-    told = edgepack("push", bundles("raspberry-pi-5", "int8"), pi4, code=4)
-    assert "dotprod" in told
-    assert "raspberry-pi-5" in told
-    assert edgepack("devices", "list-bundles", pi4, "--json") == [
-        row for row in edgepack("devices", "list-bundles", pi4, "--json") if row["target"] == "raspberry-pi-4"
-    ]
+@pytest.mark.tflite
+@needs_tflite
+def test_a_tflite_bundle_computes_on_the_arm_kernels(edgepack, pi4, tmp_path):
+    model, bundle = tmp_path / "net.tflite", tmp_path / "net.edgepack"
+    model.write_bytes(tflite_models.classifier())
+    build(str(model), pi4, runtime="tflite", recipe="int8", calibration="random", output=bundle)
+    report = measured(edgepack, bundle, pi4)
+    assert report["runtime"]["name"] == "tflite"
+    assert report["recipe"] == "int8"
+
+
+def test_a_core_without_dot_product_refuses_the_bundle_that_needs_it(edgepack, bundles, small):
+    """Through the agent's feature check: words before the first instruction of it, not a SIGILL."""
+    needing = bundles("raspberry-pi-5", "int8")
+    for verb in ("push", "bench"):
+        told = edgepack(verb, needing, small, code=4)
+        assert "needs CPU features that this device lacks" in told
+        assert "dotprod" in told
+        assert "raspberry-pi-5" in told
+        assert "SIGILL" not in told
+    assert edgepack("devices", "list-bundles", small, "--json") == []
+
+
+# 28 Mi floats: each tensor could be had, two of them cannot, and the kernel kills. 64 Mi: not even one can be had.
+@pytest.mark.parametrize("values", [28 << 20, 64 << 20], ids=["killed", "not-allocated"])
+def test_a_model_that_needs_more_memory_than_there_is(edgepack, small, tmp_path, values):
+    model = wide_net.write(tmp_path / "wide.onnx", values)
+    bundle = tmp_path / "wide.edgepack"
+    build(str(model), "raspberry-pi-3", recipe="fp32", output=bundle, check=False)
+    assert bundle.stat().st_size < 8000
+    told = edgepack("bench", bundle, small, "--runs", 1, "--rounds", 1, code=4)
+    assert "the device ran out of memory" in told
+    assert "use a smaller model" in told
+    # It is the model that died, not the device.
+    assert edgepack("devices", "doctor", small, "--json")["facts"]["machine"] == "aarch64"
 
 
 @pytest.mark.long
@@ -140,12 +184,9 @@ def test_a_full_disk_refuses_the_bundle_and_keeps_nothing_of_it(edgepack, bundle
     assert edgepack("push", bundles("raspberry-pi-4", "fp16"), pi4, "--json")["pushed"][0]["already_there"] is False
 
 
-@pytest.mark.long
-def test_a_small_device_still_runs_a_small_model(edgepack, bundles):
-    edgepack("devices", "emulate", "raspberry-pi-3", "--name", "small", "--memory", "160 MiB", "--json")
-    report = measured(edgepack, bundles("raspberry-pi-3", "int8"), "small")
+def test_a_small_device_still_runs_a_small_model(edgepack, bundles, small):
+    report = measured(edgepack, bundles("raspberry-pi-3", "int8"), small)
     assert report["device_facts"]["memory_total"] < 160 << 20
-    edgepack("devices", "remove", "small")
 
 
 @pytest.mark.long
@@ -162,3 +203,20 @@ def test_a_bare_device_is_provisioned(edgepack, bundles):
 def test_a_processor_that_cannot_be_emulated_is_named(edgepack):
     told = edgepack("devices", "emulate", "cortex-m4", code=3)
     assert "raspberry-pi-4" in told
+
+
+@pytest.mark.long
+def test_without_counting_a_machine_has_its_cores_and_says_whose_time_it_is(edgepack, bundles):
+    made = edgepack(
+        "devices", "emulate", "raspberry-pi-4", "--name", "live", "--no-count", "--memory", "512 MiB", "--json"
+    )
+    assert made["count"] is False
+    assert "one-core" not in [finding["code"] for finding in made["findings"]]
+    (report,) = edgepack("bench", bundles("raspberry-pi-4", "fp32"), "live", "--runs", 5, "--rounds", 1, "--json")[
+        "reports"
+    ]
+    assert report["device_facts"]["cpu_cores"] == 4
+    assert report["latency"]["unit"] == "ms"
+    assert report["emulation"]["cpu"] == "cortex-a72"
+    assert report["emulation"]["ns_per_instruction"] is None
+    edgepack("devices", "remove", "live")

@@ -1,6 +1,7 @@
 """Databases that fail: a report is never lost, a file never deleted, and the error says what to do."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import sqlite3
@@ -12,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from agent.contract.errors import UsageError
+from packager.results.compare import compare
 from packager.results.store import WAITS, ResultStore
 from tests.house.repository import ROOT
 from tests.packager.results import reports
-from tests.packager.results.reports import report
+from tests.packager.results.reports import FACTS, report
 
 
 @pytest.fixture
@@ -218,3 +220,10 @@ def test_a_waiting_report_that_cannot_be_read_stays(path):
     assert [one.report.job for one in store.newest()] == ["a"]
     assert "cannot be read and stays" in store.notes[0]
     assert bad.read_text() == "{}"
+
+
+def test_comparing_across_devices(path):
+    """Two stored reports of different boards, and the same board's other runtime: what differs is named."""
+    there = report("b", facts=dataclasses.replace(FACTS, hostname="cellar", cpu_model="Cortex-A72"))
+    with pytest.raises(UsageError, match="the device: kitchen and cellar; the processor: Cortex-A76 and Cortex-A72"):
+        compare(report("a"), there)

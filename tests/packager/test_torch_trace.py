@@ -90,3 +90,25 @@ def test_the_file_is_the_same_each_time_and_names_no_folder(tmp_path):
     assert raw == paths[1].read_bytes()
     assert b"nets.py" not in raw
     assert "aten::_convolution" in operators(paths[0]) or "aten::conv2d" in operators(paths[0])
+
+
+@pytest.mark.parametrize("bytecode", [None, 5])
+def test_the_x86_engine_s_weights_are_in_the_file_once(tmp_path, bytecode):
+    import zipfile
+
+    from packager.compress.quantize import torch_static
+    from packager.recipe import NAMED
+    from packager.torch_compare import outputs_of
+
+    model = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.ReLU(), torch.nn.Linear(96, 8)).eval()
+    feeds_ = [(torch.randn(2, 64, generator=torch.Generator().manual_seed(1)),)]
+    made = torch_static.quantize_static(model, feeds_[0], feeds_, NAMED["int8"], "x86").module
+    path = tmp_path / "model.ptl"
+    write_lite(freeze(torch.jit.trace(made, feeds_[0])), path, bytecode)
+    with zipfile.ZipFile(path) as archive:
+        stored = [archive.read(name) for name in archive.namelist() if name.endswith(".storage")]
+    assert sum(len(data) == 64 * 96 for data in stored) == 1
+    from torch.jit.mobile import _load_for_lite_interpreter
+
+    loaded = _load_for_lite_interpreter(str(path))
+    assert torch.equal(outputs_of(loaded, feeds_[0])[0], outputs_of(made, feeds_[0])[0])

@@ -119,3 +119,16 @@ def test_the_runner_says_what_xnnpack_was_asked_for(model):
     runner.load(str(model), {"inputs": ["image"], "outputs": ["output"], "provider": "xnnpack", "threads": 1})
     assert runner.provider() == "XnnpackBackend"
     runner.close()
+
+
+def test_a_program_that_its_own_runtime_refuses_stops_the_build(int8, model, tmp_path):
+    from packager import registry
+    from packager.artifact import Artifact
+
+    broken = tmp_path / "model.pte"
+    raw = model.read_bytes()
+    broken.write_bytes(raw.replace(b"XnnpackBackend", b"XnnpackBackent"))
+    artifact = Artifact("pte", broken, "", tuple(int8.manifest.inputs), tuple(int8.manifest.outputs))
+    with pytest.raises(ConvertError) as caught:
+        list(registry.target("executorch").run(artifact, []))
+    assert caught.value.code == "not-loadable"

@@ -6,7 +6,7 @@ import pytest
 
 import packager
 from agent.contract import archive
-from agent.contract.errors import ConvertError, UsageError
+from agent.contract.errors import ContractError, ConvertError, UsageError
 from packager.pipeline import build
 from packager.tensorrt import preflight
 
@@ -134,3 +134,20 @@ def test_an_engine_is_no_model(tmp_path):
     (tmp_path / "m.engine").write_bytes(b"ptrt")
     with pytest.raises(UsageError, match=r"does not read \.engine"):
         build(str(tmp_path / "m.engine"), "jetson-orin", recipe="fp16")
+
+
+def test_workspace_and_dla_of_the_command_line_reach_the_device(made):
+    built = made("fp16", target_options={"workspace_mb": 512, "dla": 1})
+    assert built.manifest.session_options["workspace_bytes"] == 512 << 20
+    assert built.manifest.session_options["dla"] == 1
+    assert built.manifest.session_options["strong"] is False
+    assert "dla" not in made("fp16").manifest.session_options
+
+
+def test_dla_for_int8_or_on_a_board_without_it_is_refused(made):
+    with pytest.raises(ConvertError, match="no int8 on DLA") as caught:
+        made("int8", target_options={"dla": 0})
+    assert caught.value.code == "dla-recipe"
+    with pytest.raises(ContractError, match="dla: 0") as refused:
+        made("fp16", "jetson-orin-nano", target_options={"dla": 0})
+    assert "no DLA" in refused.value.expected

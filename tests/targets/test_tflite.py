@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from agent.contract.archive import BundleReader
+from agent.contract.errors import ConvertError
 from packager.device.device import Device
 from packager.pipeline import build
-from packager.tflite_model import model_inputs, operator_counts, parse_model
+from packager.tflite_model import model_inputs, model_outputs, operator_counts, operator_name, parse_model, type_name
 from tests.tflite_models import classifier, fb, needs_tflite, samples
 
 pytestmark = needs_tflite
@@ -80,12 +81,11 @@ def test_float_inputs_on_request(model, tmp_path):
     assert built.manifest.inputs[0].dtype == "float32"
 
 
-def test_cpu_scope_leaves_sums_and_softmax_in_float(model, tmp_path):
-    built, _ = made(model, "int8", tmp_path)
+def test_cpu_scope_leaves_softmax_in_float_and_takes_the_sum_between_convolutions(model, tmp_path):
+    built, graph = made(model, "int8", tmp_path)
+    assert kinds(graph, "ADD") == [("INT8", "INT8")]
     told = next(finding for finding in built.manifest.findings if finding.code == "float-operators")
-    assert "ADD" in told.message
-    assert "SOFTMAX" in told.message
-    assert "CONV" not in told.message
+    assert told.message == "computed in float: 1 SOFTMAX"
 
 
 def test_order_of_calibration_samples_does_not_matter(model, tmp_path):
@@ -121,5 +121,60 @@ def test_torch_module_becomes_channels_last(tmp_path):
     assert built.manifest.outputs[0].name == "output"
     assert operator_counts(graph)["TRANSPOSE"] == 0
     with Device("local") as device:
-        report = device.bench(built.bundle, runs=3, rounds=1)
+        report = device.bench(built.bundle, runs=3, rounds=1, profile=True)
     assert report.parity.verdict == "pass"
+    assert report.profile.layers == []
+    assert "tells Python nothing of its operators' times" in report.profile.unread
+
+
+def kinds(graph, operator):
+    """The types of values and weights of the operators of this name."""
+    main = graph.subgraphs[0]
+    ops = [op for op in main.operators if operator_name(graph, op) == operator]
+    return [tuple(type_name(main.tensors[index]) for index in op.inputs[:2]) for op in ops]
+
+
+def test_half_precision_keeps_float_inputs_and_outputs(model, tmp_path):
+    built, graph = made(model, "fp16", tmp_path)
+    assert [spec.dtype for spec in (*model_inputs(graph), *model_outputs(graph))] == ["float32", "float32"]
+    stored = [type_name(tensor) for tensor in graph.subgraphs[0].tensors if tensor.buffer]
+    assert "FLOAT16" in stored
+    assert built.manifest.files[built.manifest.model].size < model.stat().st_size
+
+
+def test_dynamic_int8_multiplies_matrices_and_only_stores_convolutions(model, tmp_path):
+    built, graph = made(model, "int8-dynamic", tmp_path)
+    assert kinds(graph, "FULLY_CONNECTED") == [("FLOAT32", "INT8")]
+    assert "weights-only" in [finding.code for finding in built.manifest.findings]
+    assert [spec.dtype for spec in model_inputs(graph)] == ["float32"]
+
+
+def test_16_bit_activations_with_8_bit_weights(model, tmp_path):
+    _, graph = made(model, "int16x8", tmp_path)
+    assert [spec.dtype for spec in model_inputs(graph)] == ["int16"]
+    assert kinds(graph, "FULLY_CONNECTED") == [("INT16", "INT8")]
+
+
+def test_scope_is_a_value_of_the_profile(model, tmp_path):
+    _, phone = made(model, "int8", tmp_path)
+    assert kinds(phone, "SOFTMAX")[0][0] == "FLOAT32"
+    built = build(str(model), "cortex-m7", calibration=str(tmp_path / "cal.npz"), output=tmp_path / "micro.edgepack")
+    with BundleReader(built.bundle) as reader:
+        everything = parse_model(reader.read(built.manifest.model))
+    assert kinds(everything, "SOFTMAX")[0][0] == "INT8"
+    assert kinds(everything, "ADD") == [("INT8", "INT8")]
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("litert_torch") is None or fb is None, reason="litert-torch is not installed"
+)
+@pytest.mark.timeout(600)
+def test_unsupported_torch_operator_is_named_with_its_layer_and_what_could_replace_it(tmp_path):
+    text = NET.replace("self.dense(x.flatten(1))", "torch.linalg.det(x)")
+    (tmp_path / "net.py").write_text(text)
+    with pytest.raises(ConvertError) as error:
+        build(f"{tmp_path / 'net.py'}:make", "linux-x86-64", runtime="tflite", recipe="fp32", output=tmp_path / "x")
+    assert error.value.code == "unsupported-operator"
+    assert "operator linalg_det" in error.value.what
+    assert "layer forward()" in error.value.where
+    assert "leave it to the program" in error.value.fix

@@ -26,4 +26,9 @@ const show = () => {
 };
 addEventListener("hashchange", show);
 show();
-addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+let folded = [];
+addEventListener("beforeprint", () => {
+  folded = [...document.querySelectorAll("details:not([open])")];
+  folded.forEach((one) => (one.open = true));
+});
+addEventListener("afterprint", () => folded.forEach((one) => (one.open = false)));

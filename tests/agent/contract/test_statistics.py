@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.contract.statistics import percentile, summary, supported
+from agent.contract.statistics import middle, percentile, summary, supported
 
 samples = st.lists(st.integers(min_value=1, max_value=10**13), min_size=1, max_size=300)
 
@@ -52,3 +52,8 @@ def test_one_sample_has_no_spread():
 def test_order_does_not_matter():
     values = list(range(1, 101))
     assert summary(values) == summary(values[::-1])
+
+
+def test_the_middle_half_does_not_see_what_was_preempted():
+    assert middle([10, 11, 11, 12, 11, 10, 900, 5000]) == 11.25
+    assert middle([7]) == 7

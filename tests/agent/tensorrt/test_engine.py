@@ -147,3 +147,21 @@ def test_layers_are_counted_by_type(cuda):
     engine = opened(standin("10.3", **{"EngineInspector.get_engine_information": text}), cuda)
     assert count_types(engine.layers()) == {"tensorrt-int8": 1, "tensorrt-fp16": 1, "tensorrt-other": 1}
     engine.close()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_times_of_layers_are_heard_and_the_first_inference_is_left_out(version, cuda, stub):
+    trt = standin(version)
+    engine = opened(trt, cuda)
+    assert engine.layer_times() == []
+    engine.time_layers()
+    ((listener,),) = trt.called("IExecutionContext.profiler")
+    assert isinstance(listener, trt.IProfiler)
+    for times in ((9.0, 8.0), (0.5, 0.25), (0.5, 0.25)):  # what TensorRT reports, in milliseconds
+        listener.report_layer_time("conv1 + relu1", times[0])
+        listener.report_layer_time("Reformatting CopyNode for Input Tensor 0 to conv1", times[1])
+    first, second = engine.layer_times()
+    assert (first["name"], first["time_ns"], first["overhead"]) == ("conv1 + relu1", 500_000.0, False)
+    assert (second["time_ns"], second["overhead"]) == (250_000.0, True)
+    assert all(row["provider"] == "tensorrt" for row in (first, second))
+    engine.close()

@@ -126,6 +126,11 @@ class Link:
             finally:
                 _setns(home)
 
+    @property
+    def within(self):
+        """What to put before a command, so that it runs on the near side."""
+        return ("ip", "netns", "exec", self.near)
+
     def connect(self, port, timeout=10):
         """A TCP socket from the near side to the far one, for paramiko's `connect(sock=...)`."""
         with self.inside():

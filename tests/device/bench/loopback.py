@@ -44,7 +44,7 @@ Subsystem sftp internal-sftp
 # $1 name, $2 folder, $3 disk image or "": what the device's first process does before it becomes sshd.
 BOOT = f"""set -e
 hostname "$1"
-for f in passwd group shadow hostname; do mount --bind "$2/etc/$f" "/etc/$f"; done
+mount --bind "$2/etc" /etc
 mount -t tmpfs run /run; mkdir -p /run/sshd
 if [ -n "$3" ]; then mount -o loop "$3" "$2/home"; chown {USER_ID}:{USER_ID} "$2/home"; fi
 exec "$4" -D -e -f "$2/sshd_config"
@@ -177,15 +177,21 @@ class Loopback:
         return False
 
     def _make_accounts(self):
-        """Copies of the host's accounts with one user more; they replace the originals inside the device only."""
+        """A copy of /etc with one user more, which replaces the original inside the device only.
+
+        All of it: were it the three files alone, a user added on the host, whose tools write them anew and rename, would
+        take the device's own away.
+        """
         etc = self.folder / "etc"
-        etc.mkdir()
+        # Not checked: a file may vanish meanwhile. Those that matter are read below.
+        subprocess.run(["cp", "-a", "/etc", str(etc)], capture_output=True, check=False)
         own = {
             "passwd": f"{USER}:x:{USER_ID}:{USER_ID}:edgepack:{self.home}:/bin/sh\n",
             "group": f"{USER}:x:{USER_ID}:\n",
             "shadow": f"{USER}:*:19000:0:99999:7:::\n",  # "*" and not "!": without PAM a locked account is refused
         }
         for name, line in own.items():
+            (etc / name).unlink(missing_ok=True)
             shutil.copyfile(f"/etc/{name}", etc / name)
             with (etc / name).open("a") as file:
                 file.write(line)
@@ -193,6 +199,7 @@ class Loopback:
             with (etc / "passwd").open("a") as file:
                 file.write("sshd:x:61235:65534::/run/sshd:/usr/sbin/nologin\n")
         (etc / "shadow").chmod(0o640)
+        (etc / "hostname").unlink(missing_ok=True)
         (etc / "hostname").write_text(self.name + "\n")
         os.chown(self.home, USER_ID, USER_ID)
 

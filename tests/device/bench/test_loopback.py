@@ -6,7 +6,7 @@ import pytest
 
 from tests.device.bench import cgroup
 from tests.device.bench.loopback import why_not_isolated
-from tests.device.sshd import SSHD
+from tests.device.sshd import SSHD, make_user, remove_user
 
 pytestmark = [pytest.mark.device, pytest.mark.skipif(not SSHD, reason="OpenSSH's sshd is not installed")]
 isolated = pytest.mark.skipif(bool(why_not_isolated()), reason=why_not_isolated())
@@ -42,6 +42,17 @@ def test_two_devices_share_neither_name_nor_processes(loopback, sh):
     assert subprocess.run(["id", one.user], capture_output=True, check=False).returncode != 0
 
 
+@isolated
+def test_a_user_added_on_the_host_does_not_take_the_device_its_own(loopback, sh):
+    one = loopback()
+    made = make_user()
+    try:
+        assert sh(one, "id -un; id -un " + made).stdout == one.user + "\n"
+    finally:
+        remove_user(made)
+    assert sh(one, "id -un").stdout == one.user + "\n"
+
+
 def test_power_cut_kills_all_and_keeps_the_disk(loopback, sh):
     one = loopback()
     # A process that has left its session, as a careless agent would leave it.
@@ -64,6 +75,14 @@ def test_memory_limit_ends_what_takes_more(loopback, sh):
     assert sh(one, "/usr/bin/python3 -c 'x = bytearray(16 << 20); print(len(x))'").stdout == "16777216\n"
     assert sh(one, "/usr/bin/python3 -c 'x = bytearray(200 << 20)'").returncode != 0
     assert sh(one, "echo still here").stdout == "still here\n"
+
+
+@isolated
+@limited
+def test_processor_limit_makes_it_slower(loopback, sh):
+    # A lower bound only: 0.6 s of work at a fifth of a processor take three, on a busy host more.
+    busy = "import time; t = time.monotonic()\nwhile time.process_time() < 0.6: pass\nprint(time.monotonic() - t)"
+    assert float(sh(loopback(cpus=0.2), f"/usr/bin/python3 -c '{busy}'").stdout) > 2.0
 
 
 @isolated

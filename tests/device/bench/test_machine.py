@@ -10,7 +10,7 @@ import pytest
 
 from agent.contract.errors import DeviceError, TransientDeviceError, UsageError
 from packager.emulate import machine
-from packager.emulate.image import KERNEL, ensure_image
+from packager.emulate.image import KERNEL
 from packager.emulate.qemu import Hardware
 from packager.emulate.tools import missing_packages
 
@@ -19,6 +19,7 @@ pytestmark = [
     pytest.mark.device,
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: apt-get install {' '.join(MISSING)}"),
     pytest.mark.timeout(600),
+    pytest.mark.xdist_group("emulated"),
 ]
 A72 = Hardware("cortex-a72", memory_bytes=512 << 20)
 
@@ -47,11 +48,6 @@ session = onnxruntime.InferenceSession("double.onnx", providers=["CPUExecutionPr
 x = numpy.arange(6, dtype=numpy.float32).reshape(2, 3)
 print(json.dumps({"version": onnxruntime.__version__, "y": session.run(None, {"x": x})[0].tolist()}))
 """
-
-
-@pytest.fixture(scope="session")
-def image():
-    return ensure_image()
 
 
 @pytest.fixture(scope="module")

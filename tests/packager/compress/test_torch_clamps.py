@@ -112,3 +112,23 @@ def test_every_method_on_every_engine(made, method, engine):
     result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED[method], engine)
     assert cosine(result.module, made.module) > 0.97
     assert result.how == "graph"
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.0])
+def test_where_the_whole_graph_is_wrong_layers_by_themselves_are_tried_and_proven(made, monkeypatch, scale):
+    wrong = ConvertError("the INT8 kernels compute something else: cosine 0.6", code="wrong-kernel")
+
+    def refuse(*_):
+        raise wrong
+
+    monkeypatch.setattr(torch_static, "_by_graph", refuse)
+    calibration = [(feed[0] * scale,) for feed in feeds()]  # ranges of nothing but zeros: INT8 is far from the original
+    if scale:
+        result = torch_static.quantize_static(made.module, made.examples, calibration, NAMED["int8"], "qnnpack")
+        assert result.how == "layers"
+        assert "cosine 0.6" in result.findings[0].message
+    else:
+        monkeypatch.setattr(torch_static, "_NEAR", 1.1)
+        with pytest.raises(ConvertError) as caught:
+            torch_static.quantize_static(made.module, made.examples, calibration, NAMED["int8"], "qnnpack")
+        assert caught.value is wrong

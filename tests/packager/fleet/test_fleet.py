@@ -31,7 +31,8 @@ class Pretend:
     def progress(self, _):
         pass
 
-    def rollback(self, _):
+    def rollback(self, _slot, leaving):
+        assert leaving == "new"
         if "stuck" in self.address:
             raise DeviceError("no previous", code="no-previous")
         Pretend.tries[self.address] = "rollback"

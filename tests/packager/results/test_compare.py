@@ -7,6 +7,7 @@ import pytest
 
 from agent.contract.errors import UsageError
 from agent.contract.facts import DeviceFacts
+from agent.contract.protocol import Protocol
 from agent.contract.report import Emulation, ProbeReading, Report, Round, RuntimeUsed
 from packager.results.compare import compare
 from packager.results.document import latency, report_document
@@ -123,3 +124,37 @@ def test_a_database_that_is_none_is_left_alone(tmp_path):
     with pytest.raises(UsageError, match="cannot be used"):
         ResultStore(path).newest()
     assert path.read_bytes().startswith(b"this is no database")
+
+
+def test_another_clock_is_not_compared():
+    slow, fast = (
+        dataclasses.replace(made([1000]).rounds[0], after=ProbeReading(frequency_mhz=[mhz, 600.0]))
+        for mhz in (1200.0, 1800.0)
+    )
+    with pytest.raises(UsageError, match="the clock: 1800 and 1200 MHz"):
+        compare(made([1000], rounds=[fast]), made([1000], rounds=[slow]))
+    alike = dataclasses.replace(fast, after=ProbeReading(frequency_mhz=[1790.0]))
+    assert compare(made([1000], rounds=[fast]), made([1000], rounds=[alike])).p50_ratio == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch": 8}, "batch: 0 and 8"),
+        ({"streams": 2}, "streams: 1 and 2"),
+        ({"sustained_minutes": 30.0}, "sustained_minutes: 0.0 and 30.0"),
+        ({"warmup_seconds": 0.0}, "warmup_seconds: 0.5 and 0.0"),
+        ({"rounds": 1, "seconds": 9.0}, "seconds: 3.0 and 9.0; the protocol's rounds: 3 and 1"),
+    ],
+)
+def test_another_protocol_is_not_compared(changes, said):
+    asked = Protocol(3.0, None, 3, 0.5, 5)
+    with pytest.raises(UsageError, match=said):
+        compare(made([1000], protocol=asked), made([1000], protocol=dataclasses.replace(asked, **changes)))
+    assert compare(made([1000], protocol=asked), made([1000])).p50_ratio == 1.0, "an older report tells none"
+
+
+def test_another_power_mode_is_not_compared():
+    other = dataclasses.replace(made([1000]).rounds[0], before=ProbeReading(governor="performance", power_mode="15W"))
+    with pytest.raises(UsageError, match="the power mode: None and 15W"):
+        compare(made([1000]), made([1000], rounds=[other]))

@@ -1,14 +1,17 @@
 """The page: one file, no network, everything with its doubt, and readable in a real browser."""
 
+import dataclasses
 import re
 
 import pytest
 
 from agent.contract.errors import UsageError
 from agent.contract.finding import Finding
-from agent.contract.report import OutputParity, Parity
+from agent.contract.protocol import Layer, Profile, Protocol
+from agent.contract.report import OutputParity, Parity, ProbeReading, Window
 from packager.results.page import charts
-from packager.results.page.write import page, repeat, write_page
+from packager.results.page.repeat import repeat
+from packager.results.page.write import page, write_page
 from packager.results.store import Stored
 from tests.packager.results import browser
 from tests.packager.results.reports import EMULATED, report, scored
@@ -30,6 +33,7 @@ def runs():
         stored(4, findings=[Finding("evil", "warning", EVIL, EVIL)], name=EVIL, parity=None),
         stored(5, n=5),
         stored(6, rounds=0),
+        with_time(7),
     ]
 
 
@@ -75,7 +79,7 @@ def test_what_a_device_says_is_escaped(runs):
 
 
 def test_the_command_repeats_the_run(runs):
-    assert repeat(runs[1]) == "edgepack bench tiny-raspberry-pi-5.edgepack pi@kitchen --threads 1 --rounds 3 --runs 360"
+    assert repeat(runs[2]) == "edgepack bench tiny-raspberry-pi-5.edgepack pi@kitchen --threads 1 --rounds 3 --runs 360"
 
 
 def test_the_front_is_what_nothing_beats():
@@ -105,4 +109,83 @@ def test_in_a_browser(runs, tmp_path, width, dark):
     assert told["opened"] <= told["width"], "not even with everything open"
     assert told["contrast"] >= 4.5, told["worst"]
     assert told["plots"] == told["named"] == told["tables"]
-    assert told["order"] == ["1", "2", "4", "5", "6"], "sorted by the median; what has none comes last"
+    assert told["order"] == ["7", "1", "2", "4", "5", "6"], "sorted by the median; what has none comes last"
+
+
+def with_time(run):
+    """A sustained run of a board that heats up, with layers."""
+    layers = [
+        Layer(f"conv{k}", "Conv", "CPUExecutionProvider", 1000.0 * (k + 1), False, [f"node{k}"]) for k in range(45)
+    ]
+    layers.append(Layer("ReorderOutput", "ReorderOutput", "CPUExecutionProvider", 30_000.0, True))
+    one = report(f"job-{run}", rounds=1, n=600)
+    windows = [
+        Window(k * 10**9, 10**9, 20, 10, ProbeReading("ondemand", [2400.0 - 10 * k], 50.0 + k / 2, k > 50))
+        for k in range(60)
+    ]
+    rounds = [dataclasses.replace(one.rounds[0], windows=windows)]
+    protocol = Protocol(3.0, None, 3, 0.5, 5, sustained_minutes=1.0, provider="cpu", threads_tried={"1": 1000000})
+    profile = Profile(layers, 50, 1e6)
+    return Stored(
+        run,
+        1.7e9,
+        "pi@kitchen",
+        dataclasses.replace(one, rounds=rounds, protocol=protocol, profile=profile, accuracy=scored()),
+    )
+
+
+def test_sustained_course_and_layers_with_their_tables():
+    text = page([with_time(9)])
+    assert "Sustained, 60 windows" in text
+    assert re.search(r"2[ \u202f]?400 to 1[ \u202f]?810 MHz; 50 to 79\.5 °C; throttled in 9 windows", text)
+    assert text.count("<th>conv") == 45, "every layer stands in the table"
+    assert "5 quicker ones stand in the table only" in text or "6 quicker ones stand in the table only" in text
+    assert re.search(r"Time of each layer; 2\.8 % is conversion|Time of each layer; 2\.8% is conversion", text)
+    assert "sustained for 1 min in one process" in text
+    plots = len(re.findall("<svg ", text))
+    assert len(re.findall("As a table", text)) == plots
+
+
+def test_the_command_repeats_everything_that_was_asked_for():
+    asked = repeat(with_time(9))
+    assert asked == (
+        "edgepack bench tiny-raspberry-pi-5.edgepack pi@kitchen --threads 1 --provider cpu --sustained 1 --profile"
+        " --eval DATA.npz --metric top1"
+    )
+    protocol = Protocol(2.0, None, 4, 0.5, 5, batch=8, streams=2, lock_clocks=True)
+    assert repeat(stored(3, protocol=protocol)).endswith(
+        "--threads 1 --batch 8 --streams 2 --lock-clocks --rounds 4 --seconds 2"
+    )
+
+
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
+def test_printed_with_every_table_open(runs, tmp_path):
+    """On paper nothing can be opened: what is folded on the screen stands there, too."""
+    path = tmp_path / "page.html"
+    write_page([with_time(9), *runs], path)
+    text = path.read_text(encoding="utf-8")
+    without = {"script": ('addEventListener("beforeprint"', 'addEventListener("never"')}
+    without["both"] = without["script"]
+    pages = {}
+    for name in ("page", "script", "both"):
+        made = text.replace(*without[name]) if name in without else text
+        made = made.replace("details::details-content", "none") if name == "both" else made
+        (tmp_path / f"{name}.html").write_text(made, encoding="utf-8")
+        printed = tmp_path / f"{name}.pdf"
+        browser.chromium(tmp_path, tmp_path / f"{name}.html", f"--print-to-pdf={printed}", "--no-pdf-header-footer")
+        pages[name] = len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes()))
+    assert pages["page"] == pages["script"] > pages["both"], (
+        "opened by the style sheet, and by the script in older browsers"
+    )
+
+
+def test_a_hundred_runs_of_many_layers_stay_below_two_megabytes():
+    one = with_time(1)
+    layers = [dataclasses.replace(one.report.profile.layers[0], name=f"/block.{k}/Conv", time_ns=k) for k in range(500)]
+    profile = dataclasses.replace(one.report.profile, layers=layers)
+    many = [
+        dataclasses.replace(one, run=k, report=dataclasses.replace(one.report, profile=profile)) for k in range(100)
+    ]
+    text = page(many)
+    assert len(text.encode()) < 2_000_000
+    assert "486 quicker layers" in text

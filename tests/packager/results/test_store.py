@@ -94,7 +94,7 @@ def test_a_database_of_the_first_form_migrates_without_loss(tmp_path):
     assert [row.series.unit for row in store.rows()] == ["ms", "ms", "unreadable: edgepack.report/0"]
     with sqlite3.connect(path) as database:
         kept = [row[0] for row in database.execute("select document from reports order by run")]
-        assert database.execute("pragma user_version").fetchone() == (2,)
+        assert database.execute("pragma user_version").fetchone() == (3,)
     database.close()
     assert kept == texts, "every document is as it was, to the byte"
     assert store.add(report("d"), "pi") == 10

@@ -1,0 +1,73 @@
+"""ONNX to TFLite by onnx2tf itself, where its environment is there (edgepack toolchain install onnx2tf)."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from packager import toolchain
+from packager.pipeline import build
+from packager.tflite_model import operator_counts, read_model
+from tests.tflite_models import needs_tflite
+
+pytestmark = [
+    *needs_tflite,
+    pytest.mark.device,
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(
+        not toolchain.folder_of("onnx2tf").exists(), reason="edgepack toolchain install onnx2tf was not run"
+    ),
+]
+
+
+def net(path):
+    """conv, batch normalisation, a mean, then a shape that is computed from constants, as PaddlePaddle exports it."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(array, name)
+        for name, array in {
+            "w": rng.normal(0, 0.4, (8, 3, 3, 3)).astype("float32"),
+            "scale": np.ones(8, "float32"),
+            "shift": np.zeros(8, "float32"),
+            "average": np.zeros(8, "float32"),
+            "spread": np.ones(8, "float32"),
+            "zero": np.array([0], "int64"),
+            "one": np.array([1], "int64"),
+            "rest": np.array([-1], "int64"),
+            "dense": rng.normal(0, 0.3, (8, 5)).astype("float32"),
+        }.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"], pads=[1, 1, 1, 1], name="c"),
+        helper.make_node("BatchNormalization", ["c", "scale", "shift", "average", "spread"], ["b"], name="b"),
+        helper.make_node("Relu", ["b"], ["r"], name="r"),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"], name="p"),
+        helper.make_node("Shape", ["p"], ["s"], name="s"),
+        helper.make_node("Slice", ["s", "zero", "one"], ["n"], name="n"),
+        helper.make_node("Concat", ["n", "rest"], ["to"], axis=0, name="to"),
+        helper.make_node("Reshape", ["p", "to"], ["flat"], name="flat"),
+        helper.make_node("MatMul", ["flat", "dense"], ["scores"], name="scores"),
+        helper.make_node("Softmax", ["scores"], ["probabilities"], axis=1, name="probabilities"),
+    ]
+    sides = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("image", ["n", 3, 8, 8]), ("probabilities", ["n", 5]))
+    ]
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return str(path)
+
+
+def test_shapes_computed_from_constants_and_batch_normalisation_are_folded(tmp_path):
+    from agent.contract.archive import BundleReader
+
+    built = build(
+        net(tmp_path / "net.onnx"), "linux-x86-64", runtime="tflite", recipe="fp32", output=tmp_path / "net.edgepack"
+    )
+    assert [spec.shape for spec in built.manifest.inputs] == [[1, 8, 8, 3]]
+    with BundleReader(built.bundle) as reader:
+        (tmp_path / "net.tflite").write_bytes(reader.read(built.manifest.model))
+    counts = operator_counts(read_model(tmp_path / "net.tflite"))
+    assert counts["CONV_2D"] == 1
+    assert counts["TRANSPOSE"] == 0
+    assert counts["MUL"] == 0
