@@ -12,8 +12,13 @@ from packager.tflite_model import compact, constant, operator_name, schema, text
 
 # Kernels that take any scales and zero points (TFLite's 8-bit specification), with the version that has INT8.
 _COMPUTE = {"ADD": 2, "SUB": 3, "MUL": 2, "MEAN": 2, "BATCH_MATMUL": 2, "LEAKY_RELU": 2, "HARD_SWISH": 1, "SUM": 2}
-# Those with constant weights: version, and the axis of the weights that carries the scales.
-_WEIGHTED = {"CONV_2D": (3, 0), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (4, 0)}
+# Those with constant weights: version, the axis of the weights that carries the scales, and where the data stand.
+_WEIGHTED = {
+    "CONV_2D": (3, 0, 0),
+    "DEPTHWISE_CONV_2D": (3, 3, 0),
+    "FULLY_CONNECTED": (4, 0, 0),
+    "TRANSPOSE_CONV": (3, 0, 2),
+}
 # Their output has one scale and zero point that the kernel insists on.
 _FIXED = {"LOGISTIC": (2, 1 / 256, -128), "SOFTMAX": (2, 1 / 256, -128), "TANH": (2, 1 / 128, 0)}
 _VERSIONS = {**_COMPUTE, **{kind: one[0] for kind, one in _FIXED.items()}}
@@ -35,8 +40,9 @@ _THROUGH = {
     "RESIZE_NEAREST_NEIGHBOR": 2,
 }
 _CLAMPS = ("MINIMUM", "MAXIMUM")
+_FLIP = "REVERSE_V2"  # of a transposed convolution's weights: constants only
 _MOVES = ("TRANSPOSE", "RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-_BIAS = 2
+_WEIGHT = 1
 
 
 def integers_from_qdq(model: Any) -> int:
@@ -153,7 +159,7 @@ class _Graph:
         kind = self.kind(op)
         if not len(op.inputs) or type_name(self.tensor(int(op.outputs[0]))) != "FLOAT32":
             return False
-        if kind in _THROUGH:
+        if kind in _THROUGH or kind == _FLIP:
             return self._push(op, kind) or self._pull(op, kind)
         if kind in _WEIGHTED:
             return self._weighted(op, *_WEIGHTED[kind])
@@ -205,20 +211,22 @@ class _Graph:
         made = _quantization([number], [0])
         return self.add_tensor(self.tensor(index), made, f"one_{index}", np.ones(values.shape, dtype=np.int8))
 
-    def _weighted(self, op: Any, version: int, axis: int) -> bool:
+    def _weighted(self, op: Any, version: int, axis: int, place: int) -> bool:
         after = self.ahead(int(op.outputs[0]))
-        data, weight = (self.behind(int(index)) for index in op.inputs[:2])
+        sources = [int(index) for index in op.inputs]
+        data, weight = self.behind(sources[place]), self.behind(sources[_WEIGHT])
         if after is None or data is None or weight is None or constant(self.model, self.tensor(weight)) is None:
             return False
-        scales, zeros, place = parameters(self.tensor(weight))
-        if (len(scales) > 1 and place != axis) or any(zeros):
+        scales, zeros, carried = parameters(self.tensor(weight))
+        if (len(scales) > 1 and carried != axis) or any(zeros):
             return False
-        sources = [data, weight]
-        if len(op.inputs) > _BIAS and int(op.inputs[_BIAS]) >= 0:
-            bias = self._bias(int(op.inputs[_BIAS]), parameters(self.tensor(data))[0][0], scales)
+        sources[place], sources[_WEIGHT] = data, weight
+        last = max(place, _WEIGHT) + 1
+        if len(sources) > last and sources[last] >= 0:
+            bias = self._bias(sources[last], parameters(self.tensor(data))[0][0], scales)
             if bias is None:
                 return False
-            sources.append(bias)
+            sources[last] = bias
         self._settle(op, sources, after, version)
         return True
 
@@ -255,7 +263,9 @@ class _Graph:
             return False
         like = self.tensor(source)
         if constant(self.model, like) is not None:
-            return kind in _MOVES and self._move_constant(op, kind, source)
+            return kind in (*_MOVES, _FLIP) and self._move_constant(op, kind, source)
+        if kind == _FLIP:
+            return False
         out = int(op.outputs[0])
         before = self.maker(int(op.inputs[0]))
         inputs = [source, *(int(index) for index in op.inputs[1:])]
@@ -293,6 +303,11 @@ class _Graph:
         if kind == "TRANSPOSE":
             order = [int(place) for place in constant(self.model, self.tensor(int(op.inputs[1])))]
             values, axis = np.transpose(values, order), order.index(axis)
+        elif kind == _FLIP:
+            flipped = [int(place) for place in constant(self.model, self.tensor(int(op.inputs[1])))]
+            if len(scales) > 1 and axis in flipped:
+                return False
+            values = np.flip(values, tuple(flipped))
         elif len(scales) > 1:
             places = [
                 place

@@ -25,6 +25,9 @@ _LEAST_SAMPLES = 48  # of each side, however slow the models are
 _LEAST_BLOCK = 3
 _LEAD = 1
 _LEAST_QUADS = 2  # one alone shows nothing of how much they scatter
+_WANTED_QUADS = (
+    8  # where others hold the cores, blocks wait for their turn: then up to twice the time is taken for them
+)
 
 
 def run(job: Job, wire: Wire) -> Pairing:
@@ -129,7 +132,7 @@ def _round(tasks: List[Dict[str, Any]], options: PairOptions, index: int) -> Pai
 def _quads(one: Living, two: Living, runs: Tuple[int, int], seconds: float, swapped: bool) -> List[Quad]:
     quads: List[Quad] = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end or len(quads) < _LEAST_QUADS:
+    while len(quads) < _LEAST_QUADS or time.monotonic() < (end if len(quads) >= _WANTED_QUADS else end + seconds):
         blocks = [one.block(runs[0], _LEAD), two.block(runs[1], _LEAD)]
         blocks += [two.block(runs[1], _LEAD), one.block(runs[0], _LEAD)]
         outer, inner = [blocks[0], blocks[3]], [blocks[1], blocks[2]]

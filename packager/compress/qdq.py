@@ -135,6 +135,10 @@ def _integer_layer(layer: Any, *, float_weights: bool) -> Any:
                 real = operators.dequantize_per_tensor(kept, *one)
             if not hasattr(layer, "kernel_size"):
                 return functional.linear(x, real, self.bias)
+            if "Transpose" in type(layer).__name__:
+                unfold = getattr(functional, f"conv_transpose{weight.dim() - 2}d")
+                more = (layer.output_padding, layer.groups, layer.dilation)
+                return unfold(x, real, self.bias, layer.stride, layer.padding, *more)
             convolve = getattr(functional, f"conv{weight.dim() - 2}d")
             return convolve(x, real, self.bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 

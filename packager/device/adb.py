@@ -19,6 +19,7 @@ from agent.contract.facts import DeviceFacts
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import Manifest
 from agent.contract.report import Emulation, ProbeReading, Report, Round, RuntimeUsed
+from packager.device import adb_layers
 
 PREFIX = "adb:"
 _SERIAL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -47,7 +48,7 @@ def bench_over_adb(
     address: str, bundle: str | Path, benchmark_model: str, options: Mapping[str, Any], progress: Callable[[str], None]
 ) -> Report:
     """The report of a phone. `address` is "adb:SERIAL", `benchmark_model` the path of the Android binary on the host;
-    of bench's `options` it has threads, runs, seconds and rounds.
+    of bench's `options` it has threads, runs, seconds, rounds and profile.
 
     Raises UsageError without the binary or for a bad serial, DeviceError (exit code 4) for a phone that is not there,
     TransientDeviceError when it goes away.
@@ -75,8 +76,14 @@ def bench_over_adb(
         progress(f"round {number + 1} of {rounds}")
         talk = phone.shell(f"{there}/benchmark_model", f"--graph={there}/model.tflite", *flags)
         timings.append(parse_benchmark(talk))
+    profile = None
+    if options.get("profile"):
+        progress("profiling operators")
+        argv = [f"{there}/benchmark_model", f"--graph={there}/model.tflite", *flags, adb_layers.FLAG]
+        profile = adb_layers.parse_layers(phone.shell(*argv))
     phone.shell("rm", "-r", there)
-    return _report(phone, address, (manifest, digest), timings, started, int(options.get("threads", 0)))
+    report = _report(phone, address, (manifest, digest), timings, started, int(options.get("threads", 0)))
+    return dataclasses.replace(report, profile=profile)
 
 
 def _check(manifest: Manifest, benchmark_model: str) -> None:

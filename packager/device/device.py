@@ -31,7 +31,13 @@ _DIGEST = re.compile(r"^sha256:[0-9a-f]{64}\Z")
 _EMULATED_IDLE = 900.0
 # Doubts that an instruction counter does not have: other work costs none, and a few inferences say as much as thousands.
 _OF_TIME = {"busy", "few-samples", "busy-cores", "coarse-clock", "modes", "drift", "unsettled", "spread"}
-_AGENT_ONLY = ("threads_auto", "batch", "streams", "sustained_minutes", "profile")
+_AGENT_ONLY = {
+    "threads_auto": "--threads auto",
+    "batch": "--batch",
+    "streams": "--streams",
+    "sustained_minutes": "--sustained",
+    "profile": "--profile",
+}
 _COUNTED: dict[str, Any] = {"runs": 20, "rounds": 2, "warmup_seconds": 0.0, "warmup_runs": 3}
 
 
@@ -195,7 +201,9 @@ class Device:
         if self.entry.kind == inventory.ADB:
             from packager.device.adb import bench_over_adb
 
+            profile = options.pop("profile", False)  # this one it knows
             _refuse(options, self.address, "TFLite's benchmark_model does not know them")
+            options |= {"profile": profile}
 
             return bench_over_adb(self.address, bundle, benchmark_model, options, self.progress)
         if benchmark_model:
@@ -321,7 +329,7 @@ class Device:
 
 def _refuse(options: dict[str, Any], address: str, why: str) -> None:
     """Raises UsageError for options that only the agent knows."""
-    asked = [f"--{word.replace('_', '-')}" for word in _AGENT_ONLY if options.pop(word, None)]
+    asked = [text for word, text in _AGENT_ONLY.items() if options.pop(word, None)]
     if asked:
         raise UsageError(f"{address} cannot be measured with {', '.join(asked)}: {why}", code="protocol-options")
 

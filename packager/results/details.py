@@ -53,8 +53,11 @@ def points(report: Report) -> list[Point]:
 def _points(windows: Sequence[Any], samples: list[int]) -> Iterator[Point]:
     place = 0
     for window in windows:
-        numbers = statistics.summary(samples[place : place + window.kept])
-        place += window.kept
+        part = samples[place : place + max(0, window.kept)]
+        place += len(part)
+        if not part or window.wall_ns <= 0:
+            continue  # a device may say anything: a window without samples has nothing to show
+        numbers = statistics.summary(part)
         board = window.reading
         yield Point(
             minute=(window.begin_ns + window.wall_ns / 2) / 6e10,

@@ -312,3 +312,21 @@ def test_result_with_a_number_that_json_does_not_have_leaves_nothing(store):
 def test_home_is_expanded_on_the_device(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert Store("~/.edgepack").root == tmp_path / ".edgepack"
+
+
+def test_whether_waiting_for_a_job_is_any_use(store):
+    with pytest.raises(DeviceError) as caught:
+        store.read_result("job-1")
+    assert caught.value.code == "job-gone"
+    with store.working("job-1"):
+        assert store.at_work("job-1")
+        with pytest.raises(DeviceError) as caught:
+            store.read_result("job-1")
+        assert caught.value.code == "no-result"
+    assert not store.at_work("job-1")
+    (store.root / "working" / "dead").touch()  # of an agent that was killed
+    assert not store.at_work("dead")
+    with store.working("job-2"):
+        assert [path.name for path in (store.root / "working").iterdir()] == ["job-2"]
+    with pytest.raises(UsageError), store.working("../job"):
+        pass

@@ -147,3 +147,31 @@ class Residual(nn.Module):
 
 def residual():
     return Residual().eval(), (torch.randn(1, 3, 16, 16),)
+
+
+class Upsampled(nn.Module):
+    """A transposed convolution, and a GELU that has no integer form in TFLite."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, 2, 1)
+        self.up = nn.ConvTranspose2d(8, 6, 2, 2)
+        self.act = nn.GELU()
+        self.last = nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, image):
+        return self.last(self.act(self.up(self.down(image))))
+
+
+def upsampled():
+    return Upsampled().eval(), (torch.randn(1, 3, 16, 16),)
+
+
+def upsampled_and_trained():
+    from packager.compress import qat
+
+    module, examples = upsampled()
+    prepared = qat.prepare(module, examples)
+    for _ in range(4):
+        prepared(torch.randn(2, 3, 16, 16))
+    return qat.finish(prepared), examples

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 # (the ReLU6 of qnnpack) comes out at 0.5 to 0.9.
 _PROVEN = 0.99
 _PROOF_SAMPLES = 4
-# INT8 layer by layer beside the float original: the tolerance of the recipe.
-_NEAR = 0.98
+# INT8 layer by layer beside the float original: what INT8 itself costs is told by the check against the golden inputs; a wrong
+# kernel, as of a whole graph, comes out below this.
+_NEAR = 0.8
 _ISLANDS = ("Conv1d", "Conv2d", "Linear")
 
 
@@ -82,6 +83,7 @@ def _instead(
     few = feeds[:_PROOF_SAMPLES]
     worst = worst_cosine([outputs_of(module, feed) for feed in few], [outputs_of(found.module, feed) for feed in few])
     if worst < _NEAR:
+        wrong.what += f"; and layer by layer the cosine with the original is {worst:.4f}"
         raise wrong
     return found
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _PANEL, _STRIP, _GAP, _BOTTOM = 400, 52, 14, 12, 150, 46, 12, 40
 _MOST_LAYERS = 40
+_TAIL = 4.0
 
 
 def sustained(points: Sequence[Point], title: str) -> str:
@@ -27,10 +28,15 @@ def sustained(points: Sequence[Point], title: str) -> str:
     tops = [point.p95_ms or point.p50_ms for point in points]
     ordered = sorted(tops)
     most = max(*(point.p50_ms for point in points), ordered[int(0.98 * (len(ordered) - 1))])
-    y = Axis(min(point.p50_ms for point in points) * 0.98, most, _TOP + _PANEL, _TOP)
+    low = min(point.p50_ms for point in points) * 0.98
+    log = most > _TAIL * low  # else a long tail would press the medians flat
+    y = Axis(low, most, _TOP + _PANEL, _TOP, log=log)
     band = "".join(f"M{x(p.minute)} {y(p.p50_ms)}V{y(min(top, y.high))}" for p, top in zip(points, tops, strict=True))
     line = "L".join(f"{x(point.minute)} {y(point.p50_ms)}" for point in points)
-    body = frame(x, y, "minute", "ms", height=height) + f'<path class="s" d="{band}"/><path class="c" d="M{line}"/>'
+    body = (
+        frame(x, y, "minute", "ms, log scale" if log else "ms", height=height)
+        + f'<path class="s" d="{band}"/><path class="c" d="M{line}"/>'
+    )
     for place, (name, values) in enumerate(known):
         body += _strip(x, points, values, name, _TOP + _PANEL + _GAP + place * (_STRIP + _GAP))
     hot = [x(point.minute) for point in points if point.throttled]
@@ -55,9 +61,9 @@ def _strip(x: Axis, points: Sequence[Point], values: Sequence[float | None], nam
     return marks + f'<path class="c" d="M{line}"/>' + label
 
 
-def layers(found: Sequence[Layer], shares: Sequence[float], title: str) -> str:
+def layers(found: Sequence[Layer], shares: Sequence[float], title: str, most: int = _MOST_LAYERS) -> str:
     """A bar for each of the slowest layers, the longest first; those of conversion in another colour, and named."""
-    ranked = sorted(zip(found, shares, strict=True), key=lambda one: -one[0].time_ns)[:_MOST_LAYERS]
+    ranked = sorted(zip(found, shares, strict=True), key=lambda one: -one[0].time_ns)[: min(most, _MOST_LAYERS)]
     x = Axis(0, ranked[0][0].time_ns / 1e3, 150, _WIDTH - 92)
     height = 18 * len(ranked) + _TOP + 10
     body = ""

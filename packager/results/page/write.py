@@ -9,6 +9,7 @@ from typing import Any
 
 from agent.contract import statistics
 from agent.contract.errors import UsageError
+from agent.contract.protocol import Layer
 from agent.contract.report import Accuracy, ProbeReading, Report, Scored
 from packager.results import energy
 from packager.results.details import fewer, overhead_share, points, rails_text, shares, throughput
@@ -27,6 +28,7 @@ from packager.version import __version__
 
 _HERE = Path(__file__).parent
 _SHARES = (5, 25, 50, 75, 95)
+_ROWS, _LEAST_ROWS, _MOST_ROWS = 1500, 12, 240  # of all runs together, of each: the page stays below 2 MB
 _WINDOWS = 60  # rows of a table that somebody reads
 _FEW = 2  # a single point is no trade-off
 _LEVELS = {"error": 0, "warning": 1, "info": 2}
@@ -56,7 +58,8 @@ def page(runs: Sequence[Stored], *, notes: Sequence[str] = ()) -> str:
     loader = jinja2.FileSystemLoader(_HERE)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True,
                                      undefined=jinja2.StrictUndefined)  # fmt: skip
-    shown = [_run(one) for one in runs]
+    rows = max(_LEAST_ROWS, min(_MOST_ROWS, _ROWS // len(runs)))
+    shown = [_run(one, rows) for one in runs]
     return environment.get_template("page.html.jinja").render(
         runs=shown,
         groups=_groups(shown),
@@ -73,7 +76,7 @@ def _when(unix: float) -> str:
     return dt.datetime.fromtimestamp(unix, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-def _run(one: Stored) -> dict[str, Any]:
+def _run(one: Stored, rows: int) -> dict[str, Any]:
     report = one.report
     rounds = [part for part in values(report) if part]
     flat = sorted(value for part in rounds for value in part)
@@ -113,7 +116,7 @@ def _run(one: Stored) -> dict[str, Any]:
         else "",
         "rounds": _rounds(report, rounds),
         "bars": _bars(report),
-        **_time(report, one.run),
+        **_time(report, one.run, rows),
         "facts": _facts(one),
         "placement": report.runtime.placement,
         "command": repeat(one),
@@ -203,23 +206,35 @@ def _bars(report: Report) -> list[tuple[str, str, list[tuple[str, float]], str]]
     return [(title, charts.bars(rows, "ms", title), rows, "ms")] if rows else []
 
 
-def _time(report: Report, run: int) -> dict[str, Any]:
-    """The sustained course and the layers, each as a drawing and rows for its table; empty where they were not measured."""
-    course, profile = points(report), report.profile
+def _time(report: Report, run: int, rows: int) -> dict[str, Any]:
+    """The sustained course and the layers, each as a drawing and at most `rows` rows for its table; empty where they were not
+    measured. Of more layers the slowest stand there, and the rest in one row.
+    """
+    course, profile = fewer(points(report), rows), report.profile
     found = profile.layers if profile else []
     parts = shares(found)
     overhead = overhead_share(found)
     return {
         "sustained": time_charts.sustained(course, f"Sustained course of run {run}") if course else "",
-        "windows": fewer(course, _WINDOWS),
-        "window_count": len(course),
-        "layers_plot": time_charts.layers(found, parts, f"Time of each layer, run {run}") if found else "",
-        "layers": list(zip(found, parts, strict=True)),
+        "windows": fewer(course, min(rows, _WINDOWS)),
+        "window_count": len(points(report)),
+        "layers_plot": time_charts.layers(found, parts, f"Time of each layer, run {run}", rows) if found else "",
+        "layers": _slowest(list(zip(found, parts, strict=True)), rows),
         "layers_note": (f"; {overhead:.1%} is conversion" if overhead is not None else "")
         + (f"; middle half of {profile.runs} profiled inferences" if profile and found else ""),
         "no_layers": profile.unread if profile else "",
         "energy": energy.told(report) or rails_text(report),
     }
+
+
+def _slowest(layers: list[tuple[Layer, float]], rows: int) -> list[tuple[Layer, float]]:
+    if len(layers) <= rows:
+        return layers
+    ranked = sorted(layers, key=lambda one: -one[1])
+    rest = ranked[rows - 1 :]
+    time = sum(layer.time_ns for layer, _ in rest)
+    named = Layer(f"{len(rest)} quicker layers", "", "", time, overhead=False)
+    return [*ranked[: rows - 1], (named, sum(share for _, share in rest))]
 
 
 def _facts(one: Stored) -> list[tuple[str, str]]:

@@ -95,3 +95,15 @@ def test_floats_at_the_ends_of_the_learned_model(learned, tmp_path):
     )
     assert [dataclasses.asdict(spec)["dtype"] for spec in built.manifest.inputs] == ["float32"]
     assert "host-parity" not in codes(built)
+
+
+@pytest.mark.parametrize(("runtime", "target", "needs"), ROADS[2:], ids=[road[0] for road in ROADS[2:]])
+def test_a_transposed_convolution_and_what_has_no_integer_form(runtime, target, needs, tmp_path):
+    pytest.importorskip(needs)
+    entry, output = f"{NETS}:upsampled_and_trained", tmp_path / "net.edgepack"
+    built = pipeline.build(entry, target, runtime=runtime, recipe="int8", output=output)
+    assert "host-parity" not in codes(built)
+    if runtime == "tflite":
+        told = next(finding.message for finding in built.manifest.findings if finding.code == "float-operators")
+        assert "GELU" in told
+        assert "CONV" not in told

@@ -154,3 +154,22 @@ def test_no_such_phone(bundle, tmp_path):
         device.bench(bundle, benchmark_model=str(tmp_path / "benchmark_model"))
     assert (error.value.code, error.value.exit_code) == ("no-device", 4)
     assert "not found" in error.value.what
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [({"batch": 4}, "--batch"), ({"sustained_minutes": 1.0, "streams": 2}, "--streams, --sustained")],
+)
+def test_what_only_the_agent_measures_is_refused(option, word):
+    with Device("adb:R58N123") as phone, pytest.raises(UsageError, match=f"cannot be measured with {word}"):
+        phone.bench("none.edgepack", **option)
+
+
+def test_operators_of_a_phone_come_with_the_report(phone, bundle):
+    table = (
+        "===== Run Order =====\n\t[node type]\t[first]\t[avg ms]\t[%]\t[cdf%]\t[mem KB]\t[times called]\t[Name]\n"
+        "\tCONV_2D\t4.3\t1.5\t60%\t60%\t0\t1\t[conv]:0\n"
+    )
+    with Device("adb:SYNTH1") as device:
+        report = device.bench(bundle, benchmark_model=phone(text=NEW + table), profile=True)
+    assert [(one.kind, one.original) for one in report.profile.layers] == [("CONV_2D", ["conv"])]

@@ -177,3 +177,15 @@ def test_printed_with_every_table_open(runs, tmp_path):
     assert pages["page"] == pages["script"] > pages["both"], (
         "opened by the style sheet, and by the script in older browsers"
     )
+
+
+def test_a_hundred_runs_of_many_layers_stay_below_two_megabytes():
+    one = with_time(1)
+    layers = [dataclasses.replace(one.report.profile.layers[0], name=f"/block.{k}/Conv", time_ns=k) for k in range(500)]
+    profile = dataclasses.replace(one.report.profile, layers=layers)
+    many = [
+        dataclasses.replace(one, run=k, report=dataclasses.replace(one.report, profile=profile)) for k in range(100)
+    ]
+    text = page(many)
+    assert len(text.encode()) < 2_000_000
+    assert "486 quicker layers" in text
