@@ -281,8 +281,8 @@ class Store:
         return self.root / "working" / _job(job)
 
     def sweep(self, mine: Optional[Path] = None) -> None:
-        """Deletes what an agent that was killed left; the lock, which must be held, says that nobody is at work on it now. `mine` is kept however
-        old the clock makes it: boards without a battery wake up years ago.
+        """Deletes what an agent that was killed left; the lock, which must be held, says that nobody is at work on it now.
+        `mine` is kept however old the clock makes it: boards without a battery wake up years ago.
         """
         for folder in [*self.bundles.glob(".part-*"), *self.bundles.glob(".gone-*")]:
             shutil.rmtree(str(folder), ignore_errors=True)
