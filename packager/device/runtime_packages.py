@@ -11,7 +11,8 @@ PACKAGES = {
 # runtime -> why it is not brought, and what to do on the device instead. Tried on emulated cores with executorch 1.5.1: with
 # torch 2.10.0, the last that is small for aarch64, all is imported on a Cortex-A76, and the first tensor ends in "tensor does
 # not have a device" (another layout of its structures); on a Cortex-A72 `import torch` dies of SIGILL, as others have seen on
-# a Raspberry Pi 4: https://github.com/pytorch/pytorch/issues/176993
+# a Raspberry Pi 4: https://github.com/pytorch/pytorch/issues/176993. executorch 1.1.0 runs with torch 2.10.0 on a Cortex-A76
+# (two programs written by 1.5.1 were right there), but bundles ask for the release that wrote them.
 BY_HAND = {
     "executorch": (
         (

@@ -83,6 +83,7 @@ def _instead(
     few = feeds[:_PROOF_SAMPLES]
     worst = worst_cosine([outputs_of(module, feed) for feed in few], [outputs_of(found.module, feed) for feed in few])
     if worst < _NEAR:
+        wrong.what += f"; and layer by layer the cosine with the original is {worst:.4f}"
         raise wrong
     return found
 
