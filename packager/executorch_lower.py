@@ -111,9 +111,17 @@ def quantizer(recipe: Recipe, *, dynamic: bool = False, qat: bool = False) -> An
     made.set_global(
         get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_dynamic=dynamic, is_qat=qat)
     )
-    for name in recipe.exclude:
-        made.set_module_name(name, None)
+    if recipe.exclude:
+        # `set_module_name` refuses "no quantisation" (executorch 1.5); the filter leaves nodes alone.
+        made.set_filter_function(lambda node: not _within(node, recipe.exclude))
     return made
+
+
+def _within(node: Any, modules: Sequence[str]) -> bool:
+    """Whether the node was traced in one of these submodules."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [str(path).removeprefix("L['self']").lstrip(".") for path, _ in stack.values()]
+    return any(name == module or name.startswith(f"{module}.") for name in names for module in modules)
 
 
 def write(exported: Any, path: Path, *, dynamic: bool = False) -> Delegation:

@@ -12,12 +12,15 @@ from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from agent.contract.pte import read_pte
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
+from packager.torch_layers import module_layers
 from packager.torch_program import calibration_feeds, open_program
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from packager.compress.onnx_layers import Layer
     from packager.executorch_lower import Delegation
+    from packager.profile import Profile
     from packager.protocols import Arrays, Lowering, Terms
     from packager.recipe import Recipe
     from packager.torch_program import Program
@@ -94,6 +97,22 @@ class Executorch:
         precision = "int8" if artifact.quantized and job.recipe.precision == "fp32" else job.recipe.precision
         return Terms(need=need, tolerance=_TOLERANCES[precision])
 
+    def layers(self, artifact: Artifact, job: Lowering) -> list[Layer]:
+        """Submodules by name; none of a program that was exported elsewhere, whose modules are gone."""
+        program = open_program(artifact, job)
+        return module_layers(program.module, program.examples) if program.kind == "torch" else []
+
+    def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
+        """Granularity; XNNPACK's quantiser has one calibration method, and activations with a zero point always."""
+        del profile
+        return [] if recipe.per_channel else [("per channel", {"per_channel": True})]
+
+    def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
+        """All but those that the quantising step was told to leave."""
+        steps = [step for step in lowered.steps if step.name in _STEPS.values()]
+        left = {name for step in steps for name in step.options.get("exclude", ())}
+        return {one.name for one in layers if steps and not any(_within(one.name, name) for name in left)}
+
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """By the runtime itself, with XNNPACK's kernels."""
         torch = torch_models.need_torch()
@@ -116,6 +135,10 @@ class Executorch:
             found = method.execute([torch.from_numpy(batch[spec.name].copy()) for spec in artifact.inputs])
             names = [spec.name for spec in artifact.outputs]
             yield dict(zip(names, [one.numpy().copy() for one in found], strict=True))
+
+
+def _within(name: str, module: str) -> bool:
+    return name == module or name.startswith(f"{module}.")
 
 
 def _learned(program: Program) -> tuple[Program, list[Finding], bool]:

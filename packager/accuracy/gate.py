@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _MOST_NAMED = 8
 DEFAULT_MINUTES = 20.0
+_LEAST_HALF = 200  # samples: with fewer, a point is two of them, and chance alone would fail budgets
+_MOST_SEARCHED = 1000  # enough to tell a point; more only takes longer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,9 @@ class Wish:
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """The sets are loaded, the metric and the budget known. `test` is what the search never sees."""
+    """The sets are loaded, the metric and the budget known. `test` is what the search never sees: the user's own, or
+    (`held`) a half of the evaluation set.
+    """
 
     data: EvalSet
     test: EvalSet | None
@@ -53,6 +57,7 @@ class Gate:
     budget: Budget
     allow_drop: bool
     minutes: float
+    held: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +103,36 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
     searched = isinstance(target, Tunable) and job.recipe.needs_calibration and not ready.quantized and gate.minutes > 0
     outcome = None
     if searched:
-        outcome, job = _search(subject, gate, before)
+        narrow, first = _search_set(gate, before)
+        outcome, job = _search(subject, narrow, first)
+        if narrow.held and len(outcome.trials) > 1:
+            gate = narrow  # else no sample has chosen anything, and all of them tell the accuracy
     lowered = target.lower(ready, job)
     return _judge(subject, gate, before, lowered, job, outcome)
+
+
+def _search_set(gate: Gate, before: tuple[Score, Any]) -> tuple[Gate, tuple[Score, Any]]:
+    """What the search works on, and the original's score there: some samples of many; where the metric is a mean of the
+    samples' scores, there are enough, and the user gave no test set, one half, the other held out.
+    """
+    import numpy as np
+
+    data, test, count = gate.data, gate.test, len(gate.data)
+    if before[0].rows is None or any(len(values) != count for values in before[1].values()):
+        return gate, before
+    order = np.random.default_rng(0).permutation(count)  # sets are often sorted by their labels
+    held = test is None and count >= 2 * _LEAST_HALF
+    if held:
+        test = data.part(np.sort(order[count // 2 :]))
+    elif count <= _MOST_SEARCHED:
+        return gate, before
+    picks = np.sort(order[: count // 2 if held else count][:_MOST_SEARCHED])
+    data = gate.data.part(picks)
+    outputs = {name: values[picks] for name, values in before[1].items()}
+    return (
+        dataclasses.replace(gate, data=data, test=test, held=held),
+        (gate.metric.measure(outputs, data.labels, outputs), outputs),
+    )
 
 
 def _search(subject: Subject, gate: Gate, before: tuple[Score, Any]) -> tuple[Outcome, Lowering]:
@@ -167,13 +199,16 @@ def _judge(
         "n": after.n,
         "drop_points": drop.points,
         "drop_interval": None if drop.interval is None else list(drop.interval),
-        "samples": "test" if unseen else "eval",
+        "samples": "held-out" if gate.held else "test" if unseen else "eval",
     }
     findings = [*_told(outcome, job), *after.findings()]
     if candidate.model.exact:
         findings.append(EXACT)
     if outcome is not None:
         facts["search"] = _steps(outcome)
+        if gate.held:
+            text = f"the search chose by {len(gate.data)} of the samples, the accuracy is that of the other {len(data)}"
+            findings.append(Finding("split-eval", INFO, text, "to choose which, give samples of their own with --test"))
         if not unseen and len(outcome.trials) > 1:
             text = "the accuracy stands on the samples by which the search chose: on others it may be a little lower"
             findings.append(Finding("seen-samples", INFO, text, "give samples of their own with --test"))

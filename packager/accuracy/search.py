@@ -286,7 +286,8 @@ class Search:
             return min(wide, key=lambda one: one.risk)
         if within:
             return max(within, key=lambda one: one.share.macs)
-        return min(self.trials, key=lambda one: one.spent)
+        # Of a budget of nothing every loss is infinitely much: then the points decide.
+        return min(self.trials, key=lambda one: (one.spent, math.inf if one.drop is None else one.drop.points))
 
     def _scored(self, recipe: Recipe) -> tuple[Score, Int8Share]:
         lowered = self.subject.lower(recipe)

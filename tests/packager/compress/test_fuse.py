@@ -19,15 +19,16 @@ FEEDS = [{"x": np.random.default_rng(0).standard_normal((1, 6, 16)).astype(np.fl
 
 
 class Block(torch.nn.Module):
-    """Attention as BERT writes it: three linear layers, heads by view and transpose."""
+    """Attention as BERT writes it: behind a layer norm, three linear layers, heads by view and transpose."""
 
     def __init__(self):
         super().__init__()
         self.parts = torch.nn.ModuleList([torch.nn.Linear(16, 16) for _ in range(4)])
-        self.first, self.second = torch.nn.LayerNorm(16), torch.nn.LayerNorm(16)
+        self.zeroth, self.first, self.second = (torch.nn.LayerNorm(16) for _ in range(3))
         self.up, self.down = torch.nn.Linear(16, 32), torch.nn.Linear(32, 16)
 
     def forward(self, x):
+        x = self.zeroth(x)
         query, key, value = (part(x).view(1, 6, 4, 4).permute(0, 2, 1, 3) for part in self.parts[:3])
         mixed = torch.softmax(query @ key.transpose(-1, -2) / 2.0, -1) @ value
         x = self.first(x + self.parts[3](mixed.permute(0, 2, 1, 3).reshape(1, 6, 16)))
@@ -56,10 +57,14 @@ def test_heads_and_hidden_size_are_read_from_the_graph(model):
     assert fuse.infer_hidden(graph) == 16
 
 
-def test_layer_norms_and_gelu_are_fused_and_the_numbers_stay(model, tmp_path):
+def test_attention_layer_norms_and_gelu_are_fused_and_the_numbers_stay(model, tmp_path):
     done = fuse.fuse(model, tmp_path / "fused.onnx", FEEDS, measure_seconds=0)
-    assert done.nodes_after < done.nodes_before / 2
-    assert sum(done.fused.get(name, 0) for name in ("LayerNormalization", "SkipLayerNormalization")) == 2
+    assert done.nodes_after < done.nodes_before / 3
+    assert done.fused["Attention"] == 1
+    assert (done.heads, done.hidden) == (4, 16)
+    (attention,) = [node for node in onnx.load(tmp_path / "fused.onnx").graph.node if node.op_type == "Attention"]
+    assert {one.name: one.i for one in attention.attribute}["num_heads"] == 4
+    assert sum(done.fused.get(name, 0) for name in ("LayerNormalization", "SkipLayerNormalization")) == 3
     assert done.fused.get("Gelu", 0) + done.fused.get("BiasGelu", 0) == 1
     assert done.worst_cosine > 0.99999
     assert done.model_type

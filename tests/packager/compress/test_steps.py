@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
@@ -58,3 +59,27 @@ def test_fusion_is_for_onnx_runtime_alone(tmp_path):
             recipe="fused",
             output=tmp_path / "n.edgepack",
         )
+
+
+def test_two_folders_give_the_same_bundle_and_no_path_of_either(tmp_path):
+    text = '[[steps]]\ndo = "prune"\nmethod = "l1"\n'
+    text += 'training = {{ data = "{0}/nets.py:batches", epochs = 1 }}\n'
+    text += 'budget = {{ eval = "{0}/eval.npz", max_drop = 100.0, metric = "{0}/m.py:score" }}\n'
+    bundles = []
+    for name in ("one", "other"):
+        place = tmp_path / name
+        place.mkdir()
+        (place / "nets.py").write_bytes(NETS.read_bytes())
+        (place / "m.py").write_text("def score(outputs, labels):\n    return 0.5\n")
+        pictures = np.random.default_rng(0).standard_normal((8, 1, 12, 12)).astype(np.float32)
+        labels = np.arange(8) % 4
+        named = pipeline.find_source(f"{NETS}:made").open(f"{NETS}:made", {"shapes": {}, "output_names": ()}).inputs
+        np.savez(place / "eval.npz", labels=labels, **{named[0].name: pictures})
+        (place / "mine.toml").write_text(text.format(place))
+        options = {"recipe": str(place / "mine.toml"), "output": place / "n.edgepack"}
+        bundles.append(pipeline.build(f"{place / 'nets.py'}:made", "linux-x86-64", **options).bundle)
+    assert bundles[0].read_bytes() == bundles[1].read_bytes()
+    with BundleReader(bundles[0]) as reader:
+        (step,) = reader.manifest.recipe["steps"]
+    assert step["training"]["data"] == "nets.py:batches"
+    assert (step["budget"]["eval"], step["budget"]["metric"]) == ("eval.npz", "m.py:score")
