@@ -34,6 +34,7 @@ def prune(store: Store, keep: int) -> Dict[str, Any]:
     """
     with store.locked():
         held = Slots(store).held()
+        store.sweep()  # also where nothing else is to be deleted: a cut may have left half of a bundle
         free = [digest for digest in store.order() if digest not in held]
         doomed = free[: max(0, len(free) - keep)]
         freed = sum(_remove(store, digest) for digest in doomed)

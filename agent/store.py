@@ -84,7 +84,7 @@ class Store:
     def install(self, package: Path, digest: str) -> Manifest:
         """Verifies the bundle file and unpacks it; nothing is visible before all of it is right and on the disk."""
         with self.locked():
-            self._sweep(package)
+            self.sweep(package)
             folder = self.folder(digest)
             with archive.BundleReader(package) as reader:
                 if reader.digest != digest:
@@ -106,7 +106,7 @@ class Store:
         """
         digest, manifest = manifest_digest(raw), parse_manifest(raw)
         with self.locked():
-            self._sweep()
+            self.sweep()
             for name, entry in manifest.files.items():
                 archive.check_name(name, digest)
                 if not self.blobs.has(entry.sha256, entry.size) or not (
@@ -177,7 +177,7 @@ class Store:
         folder = self.get(digest)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
         doomed = self.bundles / (".gone-%s" % folder.name[:16])
-        self._sweep()
+        self.sweep()
         with disk_errors(folder):
             os.replace(str(folder), str(doomed))
             archive.sync_folder(self.bundles)
@@ -280,9 +280,9 @@ class Store:
     def _marker(self, job: str) -> Path:
         return self.root / "working" / _job(job)
 
-    def _sweep(self, mine: Optional[Path] = None) -> None:
-        """Deletes what an agent that was killed left; the lock says that nobody is at work on it now. `mine` is kept however
-        old the clock makes it: boards without a battery wake up years ago.
+    def sweep(self, mine: Optional[Path] = None) -> None:
+        """Deletes what an agent that was killed left; the lock, which must be held, says that nobody is at work on it now.
+        `mine` is kept however old the clock makes it: boards without a battery wake up years ago.
         """
         for folder in [*self.bundles.glob(".part-*"), *self.bundles.glob(".gone-*")]:
             shutil.rmtree(str(folder), ignore_errors=True)

@@ -25,9 +25,9 @@ import sys
 model, calibration, result = sys.argv[1:]
 TORCH, INT8 = {torch!r}, {int8!r}
 sys.argv[1:] = [model, calibration, result + ".float"]
-exec(TORCH)
+exec(TORCH, {{}})
 sys.argv[1:] = [result + ".float", calibration, result]
-exec(INT8)
+exec(INT8, {{}})
 """
 RATIO = 1.15
 

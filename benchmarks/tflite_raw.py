@@ -74,7 +74,7 @@ def feeds():
     for index in range(len(arrays[names[0]])):
         yield {name: fit(arrays[given][index], details[name]) for name, given in zip(details, names)}
 made = quantizer.Quantizer(model, recipe.static_wi8_ai8())
-made.quantize(made.calibrate({key: feeds()})).export_model(result, overwrite=True)
+made.quantize(made.calibrate({key: list(feeds())})).export_model(result, overwrite=True)
 """
 
 

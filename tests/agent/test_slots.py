@@ -87,6 +87,14 @@ def test_prune_keeps_what_slots_hold_and_the_last_used(store, tmp_path):
     assert caught.value.code == "in-use"
 
 
+def test_prune_deletes_what_a_prune_that_was_cut_left(store, tmp_path):
+    one = install(store, tmp_path, "one")
+    gone = store.bundles / ".gone-02bb29d64b1423e7"
+    (gone / "model").mkdir(parents=True)
+    assert pruning.prune(store, 1)["removed"] == []
+    assert [path.name for path in store.bundles.iterdir()] == [one[len("sha256:") :]]
+
+
 def test_quota_reached(store):
     settings.save(store.root, settings.Settings(quota_bytes=1000))
     with pytest.raises(DeviceError) as caught:

@@ -151,7 +151,9 @@ def test_a_core_without_dot_product_refuses_the_bundle_that_needs_it(edgepack, b
 
 
 # 28 Mi floats: each tensor could be had, two of them cannot, and the kernel kills. 64 Mi: not even one can be had.
-@pytest.mark.parametrize("values", [28 << 20, 64 << 20], ids=["killed", "not-allocated"])
+@pytest.mark.parametrize(
+    "values", [28 << 20, pytest.param(64 << 20, marks=pytest.mark.long)], ids=["killed", "not-allocated"]
+)
 def test_a_model_that_needs_more_memory_than_there_is(edgepack, small, tmp_path, values):
     model = wide_net.write(tmp_path / "wide.onnx", values)
     bundle = tmp_path / "wide.edgepack"
@@ -184,6 +186,7 @@ def test_a_full_disk_refuses_the_bundle_and_keeps_nothing_of_it(edgepack, bundle
     assert edgepack("push", bundles("raspberry-pi-4", "fp16"), pi4, "--json")["pushed"][0]["already_there"] is False
 
 
+@pytest.mark.long
 def test_a_small_device_still_runs_a_small_model(edgepack, bundles, small):
     report = measured(edgepack, bundles("raspberry-pi-3", "int8"), small)
     assert report["device_facts"]["memory_total"] < 160 << 20

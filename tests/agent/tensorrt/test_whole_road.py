@@ -56,7 +56,9 @@ def session(tmp_path, monkeypatch, stub_path):
     """An interpreter that has a `tensorrt`, and a libcudart that is the stub."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "env")], check=True)
     packages = next((tmp_path / "env" / "lib").glob("python*")) / "site-packages"
-    (packages / "real.pth").write_text("\n".join(site.getsitepackages()) + "\n")
+    # All that this interpreter finds: a development environment may lend its packages from another.
+    found = dict.fromkeys([*site.getsitepackages(), *(one for one in sys.path if one.endswith("site-packages"))])
+    (packages / "real.pth").write_text("\n".join(found) + "\n")
     (packages / "tensorrt.py").write_text(textwrap.dedent(MODULE.format(root=str(ROOT), version="10.3")))
     (packages / "tensorrt-10.3.0.dist-info").mkdir()
     metadata = packages / "tensorrt-10.3.0.dist-info" / "METADATA"

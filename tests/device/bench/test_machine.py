@@ -131,6 +131,7 @@ def test_power_cut_and_remove(image, home):
         machine.find("a76", home)
 
 
+@pytest.mark.long
 def test_small_memory_and_real_time(image, home):
     device = machine.create(
         image, Hardware("cortex-a53", cores=2, memory_bytes=160 << 20, count=False), "a53", home=home

@@ -1,6 +1,10 @@
 """Which operators INT8 takes on a CPU: those that multiply, what they pass on, and what stands between them on all sides."""
 
+import numpy as np
+import pytest
+
 from packager.compress.quantize.tflite import COMPUTE, chosen_operators
+from packager.pipeline import build
 from packager.tflite_model import parse_model
 from tests.tflite_models import Graph, add, averaging, conv, dense, fb, mean, needs_tflite, reshape, softmax
 
@@ -81,3 +85,27 @@ def test_layer_norm_between_two_dense_layers_stays_in_float():
     )
     out = dense(g, add(g, scaled, first, "residual", [1, 6]), "out", 6, 3)
     assert chosen(g, x, out) == ["FULLY_CONNECTED", "FULLY_CONNECTED"]
+
+
+@pytest.mark.parametrize("scope", ["compute", "all"])
+@pytest.mark.parametrize("precision", ["int8", "int8-dynamic"])
+def test_product_with_constant_weights_has_one_scale(tmp_path, scope, precision):
+    """With one per channel LiteRT's kernel computed nonsense: a text classifier answered the same for everything."""
+    rng = np.random.default_rng(0)
+    g = Graph()
+    x = g.tensor("x", [1, 16])
+    weights = g.tensor("w", [16, 4], rng.normal(0, 1, (16, 4)) * [0.01, 1, 5, 0.1])
+    options = fb.BatchMatMulOptionsT()
+    out = g.op("BATCH_MATMUL", [x, weights], [g.tensor("out", [1, 4])], options, "BatchMatMulOptions")
+    (tmp_path / "net.tflite").write_bytes(g.raw([x], [out]))
+    np.savez(tmp_path / "cal.npz", x=rng.standard_normal((32, 16)).astype("float32"))
+    (tmp_path / "r.toml").write_text(f'precision = "{precision}"\nscope = "{scope}"\n')
+    built = build(
+        str(tmp_path / "net.tflite"),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe=str(tmp_path / "r.toml"),
+        calibration=str(tmp_path / "cal.npz"),
+        output=tmp_path / "net.edgepack",
+    )
+    assert "host-parity" not in [finding.code for finding in built.manifest.findings]
