@@ -5,9 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import os
+import select
 import subprocess
 import sys
-import time
 from importlib import import_module
 from typing import Any, Dict, List
 
@@ -64,7 +64,8 @@ def run(job: Job, wire: Wire) -> DoctorReport:
 def _before_a_run(cores: int) -> List[Finding]:
     """What would trouble a measurement now: other work, heat, throttling, a clock that moves or is coarse."""
     work = cpu.Work()
-    time.sleep(_LOOK_SECONDS)
+    # Not time.sleep: it asks for an absolute time, which libfaketime refuses from Python 3.11 on.
+    select.select([], [], [], _LOOK_SECONDS)
     others, _ = work.of_others()
     board = reading.take()
     found = stability.busy(board.load_1min, cores) + stability.before(board)
