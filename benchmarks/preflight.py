@@ -142,6 +142,7 @@ def made(entry: str, data: str, recipe: str, original: Artifact, folder: Path) -
     from packager.pipeline import build
 
     start = time.perf_counter()
+    shapes = sizes(original, data)
     bundle = folder / f"{recipe}.edgepack"
     built = build(
         entry,
@@ -151,7 +152,7 @@ def made(entry: str, data: str, recipe: str, original: Artifact, folder: Path) -
         output=bundle,
         check=False,
         calibration=data if recipe.startswith("int8") else None,
-        shapes=one_of_each(original),
+        shapes=tuple(f"{name}={'x'.join(map(str, shape))}" for name, shape in shapes.items()),
     )
     found = {one.code: one.message for one in built.manifest.findings}
     layers = found.get("tensorrt-layers", "")
@@ -165,23 +166,23 @@ def made(entry: str, data: str, recipe: str, original: Artifact, folder: Path) -
         "coverage": taken[1] if taken else "",
         "repaired": found.get("repaired", ""),
         "bytes": built.size_bytes,
-        "cosine": cosine(original, place / built.manifest.model),
+        "cosine": cosine(original, shapes, place / built.manifest.model),
         "seconds": round(time.perf_counter() - start, 1),
     }
 
 
-def one_of_each(original: Artifact) -> tuple[str, ...]:
-    """--shape options that set what stays free besides the batch to 1."""
-    told = []
-    for spec in original.inputs:
-        free = [axis for axis, size in enumerate(spec.shape) if not isinstance(size, int)]
-        if free and free != [0]:
-            sizes = [str(size) if isinstance(size, int) else "1" for size in spec.shape]
-            told.append(f"{spec.name}={'x'.join(sizes)}")
-    return tuple(told)
+def sizes(original: Artifact, data: str) -> dict[str, tuple[int, ...]]:
+    """One sample's shape for each input with more than a free batch: that of the calibration data, else 1 where it is free."""
+    import numpy as np
+
+    free = [spec for spec in original.inputs if any(not isinstance(size, int) for size in spec.shape[1:])]
+    if not data.endswith(".npz"):
+        return {spec.name: tuple(size if isinstance(size, int) else 1 for size in spec.shape) for spec in free}
+    with np.load(data) as arrays:
+        return {spec.name: (1, *arrays[spec.name].shape[1:]) for spec in free}
 
 
-def cosine(original: Artifact, lowered: Path) -> float:
+def cosine(original: Artifact, shapes: dict[str, tuple[int, ...]], lowered: Path) -> float:
     """Of the lowered model with the original, both without optimisations, on random inputs: the worst output."""
     import numpy as np
 
@@ -190,7 +191,7 @@ def cosine(original: Artifact, lowered: Path) -> float:
     from packager.sources.onnx import run_onnx
 
     names = [one.name for one in original.outputs]
-    feeds = list(random_data(list(sized(original, {})), {}, 2).feeds())
+    feeds = list(random_data(list(sized(original, shapes)), {}, 2).feeds())
     worst = 1.0
     for left, right in zip(run_onnx(original.path, feeds, names), run_onnx(lowered, feeds, names), strict=True):
         for name in names:
