@@ -1,9 +1,10 @@
 """DLA, the deep-learning accelerator beside the GPU of Xavier and Orin: `--dla 0`, or `options = { dla = 0 }`
 in a profile's [runtimes.tensorrt], gives the model to core 0, and what DLA lacks to the GPU.
 
-Sources: NVIDIA's TensorRT developer guide, "Working with DLA": DLA computes in FP16 and INT8 only; its INT8 takes ranges from
-a calibration or from setDynamicRange and no Q/DQ operators; it is reached through the builder's precision flags, which
-TensorRT 11 no longer has. So a DLA bundle is fp16 by flags. Nothing of this has run on hardware.
+Sources: NVIDIA's TensorRT 8 developer guide, "TensorRT and DLA" (also in NVIDIA's technical blog): DLA runs networks in FP16 or
+INT8 only and does not take explicit quantisation. TensorRT 11.3's guide, "Strongly Typed Networks for DLA": 10.7 was the last
+release with DLA before 11.4.1, and from 11 on the precision flags by which it is reached here are gone. So a DLA bundle is fp16
+by flags. Nothing of this has run on hardware.
 """
 
 from __future__ import annotations
