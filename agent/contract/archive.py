@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import IO, Dict, Generator, Iterable, Iterator, Optional, Type, Union
 
 from agent.contract import signatures
-from agent.contract.errors import IntegrityError
+from agent.contract.errors import IntegrityError, UsageError
 from agent.contract.manifest import MANIFEST_NAME, MAX_MANIFEST_BYTES, Manifest, manifest_digest, parse_manifest
 
 _CHUNK = 1 << 20
@@ -47,7 +47,12 @@ class BundleReader:
             self._check_directory()
             self._zip = zipfile.ZipFile(str(self.path))
         except FileNotFoundError as error:
-            raise IntegrityError("there is no bundle at %s" % self.path, code="no-bundle") from error
+            raise UsageError(
+                "there is no such bundle",
+                where=str(self.path),
+                expected="a file that `edgepack build` made",
+                code="no-bundle",
+            ) from error
         except _UNREADABLE as error:
             raise self._broken("not a whole bundle: %s" % error, "truncated or not a bundle") from error
         try:

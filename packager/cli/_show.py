@@ -73,9 +73,11 @@ def progress() -> Iterator[Callable[[str], None]]:
 
 
 def mb(size: float | None) -> str:
-    """Bytes as MB or kB (powers of ten)."""
+    """Bytes as MB or kB (powers of ten); the few as they are."""
     if size is None:
         return "-"
+    if size < 100:  # noqa: PLR2004 - 0.1 kB
+        return f"{size:.0f} B"
     return f"{size / 1e6:.2f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"  # noqa: PLR2004 - a megabyte
 
 

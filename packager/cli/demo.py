@@ -10,6 +10,7 @@ from packager.cli._show import json_option, mb, ms, print_json, progress, show_f
 from packager.cli._store import tell
 
 if TYPE_CHECKING:
+    from agent.contract.finding import Finding
     from packager.demo import DemoRow
 
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 @json_option
 def command(seconds: float, *, as_json: bool) -> None:
     """Build an INT8 bundle from a classifier trained on Fashion-MNIST, push it to this machine, and measure it beside fp32."""
-    from packager.demo import findings, run_demo
+    from packager.demo import run_demo
     from packager.results.store import ResultStore
 
     with progress() as say:
@@ -41,8 +42,24 @@ def command(seconds: float, *, as_json: bool) -> None:
         right=[1, 2, 3],
     )
     click.echo(_verdict(rows[0], rows[1]))
-    for row in rows:
-        show_findings([finding for finding in findings(row) if finding.code != "few-samples"])
+    show_findings(_named(rows))
+
+
+def _named(rows: list[DemoRow]) -> list[Finding]:
+    """Every doubt once; one that not all models share says whose it is."""
+    import dataclasses
+
+    from packager.demo import findings
+
+    every = [{(one.code, one.message): one for one in findings(row) if one.code != "few-samples"} for row in rows]
+    shown = {}
+    for row, found in zip(rows, every, strict=True):
+        for key, one in found.items():
+            shared = all(key in other for other in every)
+            shown[key if shared else (row.recipe, *key)] = (
+                one if shared else dataclasses.replace(one, message=f"{row.recipe}: {one.message}")
+            )
+    return list(shown.values())
 
 
 def _verdict(fp32: DemoRow, int8: DemoRow) -> str:

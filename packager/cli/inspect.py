@@ -19,25 +19,29 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("bundle", metavar="BUNDLE_OR_MODEL")
+@click.option("--shape", "shapes", multiple=True, help="A model's NAME=1x3x224x224: sizes for its multiply-adds.")
 @signer_options
 @json_option
-def command(bundle: str, allowed_signers: Path | None, revoked: Path | None, *, as_json: bool) -> None:
+def command(
+    bundle: str, shapes: tuple[str, ...], allowed_signers: Path | None, revoked: Path | None, *, as_json: bool
+) -> None:
     """Show a bundle's manifest: inputs, outputs, recipe, steps, what the device must have, who signed it. Of a model: its
     inputs, outputs, operators and multiply-adds.
     """
     from packager import registry
 
     if any(source.accepts(bundle) for source in registry.sources()):
-        _show_model(bundle, as_json=as_json)
+        _show_model(bundle, shapes, as_json=as_json)
     else:
         _show_bundle(bundle, trust_of(allowed_signers, revoked), as_json=as_json)
 
 
-def _show_model(model: str, *, as_json: bool) -> None:
+def _show_model(model: str, sizes: tuple[str, ...], *, as_json: bool) -> None:
     from agent.contract import codec
     from packager.overview import overview
+    from packager.shapes import parse_shapes
 
-    told = overview(model)
+    told = overview(model, parse_shapes(sizes))
     if as_json:
         print_json(codec.encode(told))
         return
@@ -45,6 +49,7 @@ def _show_model(model: str, *, as_json: bool) -> None:
     about += [f"opset {told.opset}"] if told.opset else []
     about += [f"{told.parameters:,} parameters"] if told.parameters is not None else []
     about += [f"{told.macs / 1e6:,.3f} M multiply-adds for one sample"] if told.macs is not None else []
+    about += ["multiply-adds need --shape"] if told.operators and told.format == "onnx" and told.macs is None else []
     about += ["quantised"] if told.quantized else []
     click.echo(", ".join(about))
     click.echo(told.digest)

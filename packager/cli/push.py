@@ -58,8 +58,9 @@ def command(
 
 
 def _line(result: dict[str, Any]) -> str:
-    sent, there = mb(result["bytes_sent"]), mb(result["bytes_already_there"])
-    what = f"{'would send' if result['dry_run'] else 'sent'} {sent}, {there} already there"
+    what = f"{'would send' if result['dry_run'] else 'sent'} {mb(result['bytes_sent'])}"
+    if result["bytes_already_there"]:
+        what += f", {mb(result['bytes_already_there'])} already there"
     if result["already_there"]:
         what = "already there"
     return f"{result['device']}: {result['name']} {result['bundle'][:19]}  {what}, {result['seconds']:.1f} s"

@@ -99,17 +99,21 @@ def _rounds(pairings: list[Pairing]) -> list[Any]:
 def _side(pairings: list[Pairing], key: str) -> Side:
     from agent.contract import statistics
 
-    told = getattr(pairings[0], key)
     quads = (quad for one in _rounds(pairings) for quad in one.quads)
     samples = [value for quad in quads for block in getattr(quad, f"{key}_ns") for value in block]
+    return _measured(getattr(pairings[0], key), len(samples), statistics.summary(samples)["p50"] / 1e6)
+
+
+def _measured(told: Any, n: int, p50: float) -> Side:
+    """`told` is a report, or a side of a pairing: both name the bundle alike."""
     return Side(
         bundle=told.bundle,
         name=told.name,
         recipe=told.recipe,
         model_bytes=told.model_bytes,
         parity=told.parity,
-        n=len(samples),
-        p50=statistics.summary(samples)["p50"] / 1e6,
+        n=n,
+        p50=p50,
     )
 
 
@@ -142,12 +146,4 @@ def _exactly(device: Device, a: str | Path, b: str | Path, margin: float, option
 def _counted(report: Report, counts: list[int]) -> Side:
     from agent.contract import statistics
 
-    return Side(
-        bundle=report.bundle,
-        name=report.name,
-        recipe=report.recipe,
-        model_bytes=report.model_bytes,
-        parity=report.parity,
-        n=len(counts),
-        p50=statistics.summary(counts)["p50"],
-    )
+    return _measured(report, len(counts), statistics.summary(counts)["p50"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from typing import IO, TYPE_CHECKING
 
 from packager.device.transport import Collect, Completed, Consumer, Lines, Readable, Watch, describe, get_file, put_file
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class CommandTransport:
+class CommandTransport(ABC):
     """Commands and copies over `_execute`. `python` is the interpreter there that copies files.
 
     Whatever runs raises TransientDeviceError with the code "deadline", over a network also "link-lost" or "unreachable", and
@@ -57,6 +58,7 @@ class CommandTransport:
         """Forgets an interruption; what keeps a connection ends it here too. Never raises."""
         self._interrupted.clear()
 
+    @abstractmethod
     def _execute(
         self,
         argv: Sequence[str],
@@ -65,4 +67,4 @@ class CommandTransport:
         watch: Watch,
         on_interrupt: bytes | None = None,
     ) -> tuple[int, bytes]:
-        raise NotImplementedError
+        """See packager.device.transport.Execute."""

@@ -199,7 +199,7 @@ class Push:
             if self._sizes.get(one.sha256) != one.size or not 0 <= one.have <= one.size:
                 raise DeviceError(f"{device.address} asked for a file that is not the bundle's", code="reply")
         total = sum(one.size - one.have for one in coming)
-        size = f"{total / 1e6:.1f} MB" if total >= 1e6 else f"{total / 1e3:.1f} kB"  # noqa: PLR2004 - a megabyte
+        size = f"{total / 1e6:.1f} MB" if total >= 1e6 else f"{total / 1e3:.1f} kB" if total >= 100 else f"{total} B"  # noqa: PLR2004
         device.progress(f"sending {size}")
         options = ReceiveOptions(manifest=self._raw, coming=coming, slot=self._options.slot)
 

@@ -1,10 +1,10 @@
 """DLA, the deep-learning accelerator beside the GPU of Xavier and Orin: `--dla 0`, or `options = { dla = 0 }`
 in a profile's [runtimes.tensorrt], gives the model to core 0, and what DLA lacks to the GPU.
 
-Sources: NVIDIA's TensorRT 8 developer guide, "TensorRT and DLA" (also in NVIDIA's technical blog): DLA runs networks in FP16 or
-INT8 only and does not take explicit quantisation. TensorRT 11.3's guide, "Strongly Typed Networks for DLA": 10.7 was the last
-release with DLA before 11.4.1, and from 11 on the precision flags by which it is reached here are gone. So a DLA bundle is fp16
-by flags. Nothing of this has run on hardware.
+Sources: NVIDIA's TensorRT 8 developer guide, "TensorRT and DLA" (also in NVIDIA's technical blog): DLA runs networks in FP16
+or INT8 only and does not take explicit quantisation. TensorRT 11.3's guide, "Strongly Typed Networks for DLA": 10.7 was the
+last release with DLA before 11.4.1, and from 11 on the precision flags by which it is reached here are gone. So a DLA bundle
+is fp16 by flags. Nothing of this has run on hardware.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ContractError, ConvertError
+from packager.tensorrt.versions import show
 
 if TYPE_CHECKING:
     from packager.profile import Profile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from packager.tensorrt.versions import Limits
 
 _WHERE = "$.runtimes.tensorrt.options.dla"
-_NO_FLAGS = 11
+_LAST = (10, 7)
 
 
 def core_of(profile: Profile) -> int | None:
@@ -57,14 +58,14 @@ def with_options(job: Lowering) -> Lowering:
 
 
 def limits_for(profile: Profile, limits: Limits) -> Limits:
-    """TensorRT's limits, with types by the builder's flags for DLA. Raises ContractError where those are gone."""
+    """TensorRT's limits, with types by the builder's flags for DLA. Raises ContractError after the last that has them."""
     if core_of(profile) is None:
         return limits
-    if limits.version[0] >= _NO_FLAGS:
+    if limits.version > _LAST:
         raise ContractError(
-            f"{_WHERE}: TensorRT {limits.version[0]} has no precision flags, by which DLA is reached",
+            f"{_WHERE}: TensorRT {show(limits.version)} does not build for DLA by precision flags, as edgepack does",
             where=f"profile {profile.name}",
-            expected="TensorRT 8.5 to 10",
+            expected="TensorRT 8.5 to 10.7",
             code="no-dla",
         )
     return dataclasses.replace(limits, strong=False)

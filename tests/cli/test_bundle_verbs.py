@@ -4,8 +4,10 @@ import hashlib
 import json
 import math
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.packager import models
 
@@ -77,12 +79,36 @@ def test_inspect_of_a_model_counts_what_is_in_it(edgepack, model):
     graph = onnx.load(model).graph
     assert (told["format"], told["quantized"]) == ("onnx", False)
     assert [one["name"] for one in told["inputs"]] == [value.name for value in graph.input]
-    assert sum(told["operators"].values()) == len(graph.node)
-    assert told["parameters"] == sum(math.prod(one.dims) for one in graph.initializer)
+    assert sum(told["operators"].values()) == len([node for node in graph.node if node.op_type != "Constant"])
+    assert told["parameters"] == sum(
+        math.prod(one.dims) for one in graph.initializer if one.data_type != TensorProto.INT64
+    )
     assert told["macs"] > 0
     shown = edgepack("inspect", model).out
     assert f"{told['parameters']:,} parameters" in shown
     assert f"{told['macs'] / 1e6:,.3f} M multiply-adds" in shown
+
+
+def test_weights_in_constant_nodes_count_and_free_sizes_are_asked_for(edgepack, place):
+    """As Paddle exports: no initialiser, and height and width left free."""
+    weights = onnx.numpy_helper.from_array(np.ones((4, 3, 3, 3), dtype="float32"), "w")
+    nodes = [
+        helper.make_node("Constant", [], ["w"], "weights", value=weights),
+        helper.make_node("Conv", ["x", "w"], ["y"], "conv"),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, depth, None, None])
+        for name, depth in (("x", 3), ("y", 4))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:])
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), place / "paddle.onnx"
+    )
+    told = edgepack("inspect", "paddle.onnx", "--json").json
+    assert (told["operators"], told["parameters"], told["macs"]) == ({"Conv": 1}, 108, None)
+    assert "multiply-adds need --shape" in edgepack("inspect", "paddle.onnx").out
+    sized = edgepack("inspect", "paddle.onnx", "--shape", "x=1x3x6x6", "--json").json
+    assert sized["macs"] == 4 * 4 * 4 * 27  # four channels of 4x4, each a 3x3x3 window
 
 
 def test_inspect_of_what_is_neither_bundle_nor_model(edgepack, place):

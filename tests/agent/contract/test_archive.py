@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.contract.archive import BundleReader, check_name, read_manifest_file, verify_folder
-from agent.contract.errors import ContractError, EdgepackError, IntegrityError
+from agent.contract.errors import ContractError, EdgepackError, IntegrityError, UsageError
 from tests.agent.bundles import CONTENTS, entries, info, manifest, write_bundle, write_entries
 
 
@@ -192,7 +192,7 @@ def test_not_a_zip(bundle):
 
 
 def test_no_such_file(bundle):
-    with pytest.raises(IntegrityError, match="no bundle at"):
+    with pytest.raises(UsageError, match="no such bundle"):
         BundleReader(bundle)
 
 

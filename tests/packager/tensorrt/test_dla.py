@@ -34,9 +34,11 @@ def test_a_core_that_the_board_lacks(name, core):
     assert caught.value.code == "no-dla"
 
 
-def test_a_tensorrt_without_flags():
-    with pytest.raises(ContractError, match="no precision flags"):
-        dla.limits_for(profile(), versions.limits("11.0.0"))
+@pytest.mark.parametrize("version", ["10.8.0", "11.0.0"])
+def test_a_tensorrt_after_the_last_with_dla(version):
+    assert dla.limits_for(profile(), versions.limits("10.7.0")).strong is False
+    with pytest.raises(ContractError, match="does not build for DLA"):
+        dla.limits_for(profile(), versions.limits(version))
 
 
 @pytest.mark.parametrize(("recipe", "why"), [("fp32", "FP16 and INT8"), ("int8", "no Q/DQ"), ("int8-fp16", "no Q/DQ")])
