@@ -37,7 +37,7 @@ check: $(VENV)/.edgepack-dev
 	@echo "format"; $(BIN)/ruff format --quiet --check $(SOURCES)
 	@echo "lint";   $(BIN)/ruff check --quiet $(SOURCES)
 	@echo "types";  $(BIN)/mypy --no-error-summary
-	@echo "layers"; $(BIN)/lint-imports --no-logo --config .importlinter > $(VENV)/layers.log \
+	@echo "layers"; $(BIN)/lint-imports --no-logo > $(VENV)/layers.log \
 		|| { cat $(VENV)/layers.log; exit 1; }
 
 EXTRAS_STAMP := $(if $(EXTRAS),$(VENV)/.edgepack-extras-$(subst $(comma),-,$(EXTRAS)))

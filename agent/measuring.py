@@ -1,24 +1,21 @@
-"""What `bench` measures once a bundle has been checked: the number of threads, the rounds, energy beside them, the layers."""
+"""What `bench` measures once a bundle has been checked: the number of threads, the rounds, the layers."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from typing import Any, Dict, List, Optional
 
 from agent import launch
 from agent.contract import codec, statistics
 from agent.contract.errors import UsageError
 from agent.contract.job import BenchOptions
-from agent.contract.protocol import Drawn, Profile, Protocol
+from agent.contract.protocol import Profile, Protocol
 from agent.contract.report import Round
-from agent.measure.meter import Meter
-from agent.probes import cpu, rails
+from agent.probes import cpu
 from agent.wire import Wire
 
 _TRY_SECONDS, _TRY_WARMUP = 0.4, 0.15
 _GAIN = 0.97  # more threads must bring so much: they cost energy, and other work its cores
-_IDLE_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +25,6 @@ class Measured:
     threads: int
     rounds: List[Round]
     protocol: Protocol
-    drawn: Drawn
     profile: Optional[Profile]
 
 
@@ -39,17 +35,15 @@ def measure(options: BenchOptions, folder: str, run_options: Dict[str, Any], wir
     if options.threads_auto:
         tried = _try_threads(options, folder, run_options, wire)
         run_options = {**run_options, "threads": best_threads(tried)}
-    idle = _idle(wire)
     rounds: List[Round] = []
-    with Meter() as meter:
-        for index in range(1 if options.sustained_minutes else options.rounds):
-            count = share(options.runs, options.rounds, index)
-            if count == 0:
-                continue
-            if not options.sustained_minutes:
-                wire.progress("round %d of %d" % (index + 1, options.rounds))
-            task = _round_task(options, folder, run_options, count)
-            rounds.append(codec.decode(Round, launch.in_child(task, wire.progress)))
+    for index in range(1 if options.sustained_minutes else options.rounds):
+        count = share(options.runs, options.rounds, index)
+        if count == 0:
+            continue
+        if not options.sustained_minutes:
+            wire.progress("round %d of %d" % (index + 1, options.rounds))
+        task = _round_task(options, folder, run_options, count)
+        rounds.append(codec.decode(Round, launch.in_child(task, wire.progress)))
     profile: Optional[Profile] = None
     if options.profile:
         asked = {"task": "profile", "folder": folder, "options": run_options, "batch": options.batch}
@@ -58,7 +52,6 @@ def measure(options: BenchOptions, folder: str, run_options: Dict[str, Any], wir
         threads=int(run_options["threads"]),
         rounds=rounds,
         protocol=_protocol(options, tried),
-        drawn=drawn_by(rounds, meter, idle),
         profile=profile,
     )
 
@@ -122,29 +115,6 @@ def best_threads(tried: Dict[str, int]) -> int:
     """The fewest threads that nothing beats by more than 3 %."""
     best = min(tried.values())
     return min(int(count) for count, median in tried.items() if median * _GAIN <= best)
-
-
-def _idle(wire: Wire) -> Dict[str, float]:
-    """What the rails draw before anything is measured; {} at once where there are none."""
-    with Meter() as meter:
-        if meter.found:
-            wire.progress("reading the rails at rest")
-            time.sleep(_IDLE_SECONDS)
-    return meter.mean_mw()
-
-
-def drawn_by(rounds: List[Round], meter: Meter, idle: Dict[str, float]) -> Drawn:
-    """The joules of the samples alone: loading and warming up are cut away."""
-    joules: Dict[str, float] = {}
-    seconds, inferences = 0.0, 0
-    for one in rounds:
-        if one.begun_ns is None or one.wall_ns is None:
-            continue
-        for name, used in meter.between(one.begun_ns, one.begun_ns + one.wall_ns).items():
-            joules[name] = joules.get(name, 0.0) + used
-        seconds += one.wall_ns / 1e9
-        inferences += sum(window.runs for window in one.windows) if one.windows else len(one.samples_ns) * one.loops
-    return Drawn(joules, idle, seconds, inferences, "" if joules else rails.why_none())
 
 
 def _protocol(options: BenchOptions, tried: Dict[str, int]) -> Protocol:

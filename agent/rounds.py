@@ -66,7 +66,7 @@ def round_(
         baseline_memory_bytes=baseline,
         before=before,
         after=reading.take(),
-        energy=energy.measure(lambda: runner.run(feed), idle) if idle else None,
+        energy=energy.measure(lambda: runner.run(feed), idle),
         **made,
     )
     for one in [runner, *more]:

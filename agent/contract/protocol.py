@@ -25,10 +25,10 @@ class Protocol:
 
 @dataclasses.dataclass(frozen=True)
 class Drawn:
-    """Joules by rail while the timed inferences ran, from hwmon and powercap; a Jetson's rails stand in the rounds.
+    """Joules by rail while `inferences` ran in `seconds`, after the samples.
 
-    `idle_mw` is what the rails drew before. Rails may contain one another (a package its cores): they are never added up.
-    Without a rail `unread` says why.
+    `idle_mw` is what the rails drew before the model was loaded. Rails may contain one another (a package its cores), so
+    they are not to be added up. Without a rail `unread` says why.
     """
 
     joules: Dict[str, float]

@@ -52,17 +52,6 @@ class ProbeReading:
 
 
 @dataclasses.dataclass(frozen=True)
-class Energy:
-    """Milliwatts of a rail while `inferences` ran in `seconds`, after the samples; and before the model was loaded."""
-
-    rail: str
-    power_mw: List[float]
-    idle_mw: List[float]
-    inferences: int
-    seconds: float
-
-
-@dataclasses.dataclass(frozen=True)
 class Window:
     """A stretch of a sustained run: `runs` inferences from `begin_ns` (since minute 0) on, of which `kept`, evenly taken, are
     the next of the round's samples. `reading` is the board at its end.
@@ -102,7 +91,7 @@ class Round:
     others_cores: Optional[float] = None
     stolen_cores: Optional[float] = None
     windows: List[Window] = dataclasses.field(default_factory=list)
-    energy: Optional[Energy] = None  # null where no power rail can be read
+    energy: Optional[Drawn] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +157,5 @@ class Report:
     emulation: Optional[Emulation] = None
     accuracy: Optional[Accuracy] = None
     protocol: Optional[Protocol] = None
-    drawn: Optional[Drawn] = None
     profile: Optional[Profile] = None
     schema: str = "edgepack.report/1"

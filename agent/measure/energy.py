@@ -1,76 +1,48 @@
-"""Energy per inference, where a power rail can be read (INA3221 on Jetson modules): after the timed samples, so that reading
-the sensor over I2C disturbs no latency. The sensor's readings are kept; joules are derived when they are read.
+"""Energy of an inference, where rails can be read: after the timed samples, so that reading a sensor over I2C disturbs no
+latency. What the rails draw before the model is loaded is kept beside it, so that the idle board's share can be taken off.
 
-Mean power while running times seconds per inference; the power before the model was loaded is kept beside it, so that what
-the idle board draws can be taken off. Source of the rails: NVIDIA's Jetson Linux Developer Guide, "Platform Power and
-Performance". Not run on hardware.
+Source of a Jetson's rails: NVIDIA's Jetson Linux Developer Guide, "Platform Power and Performance". Not run on hardware.
 """
 
 from __future__ import annotations
 
-import threading
 import time
-from typing import Callable, Dict, List, Optional, Tuple
+from typing import Callable, Dict
 
-from agent.contract.report import Energy
-from agent.probes import jetson
+from agent.contract.protocol import Drawn
+from agent.measure.meter import Meter
+from agent.probes import jetson, rails
 
 SUM = "sum of the module's rails"
-_IDLE_READINGS = 10
-_INTERVAL = 0.05
+_IDLE_SECONDS = 0.5
 _SECONDS = 2.0
 
 
-def rail(rails: Dict[str, float]) -> Optional[Tuple[str, float]]:
-    """The rail that counts: what measures the whole board or module, else the sum of all; None without any."""
-    if not rails:
-        return None
-    return jetson.input_power(rails) or (SUM, sum(rails.values()))
+def idle(root: str = "/", seconds: float = _IDLE_SECONDS) -> Dict[str, float]:
+    """Milliwatts by rail while nothing is asked of the board; {} at once where no rail can be read."""
+    with Meter(root) as meter:
+        if meter.found:
+            time.sleep(seconds)
+    return _whole(meter.mean_mw(), root)
 
 
-def idle(root: str = "/", readings: int = _IDLE_READINGS, interval: float = _INTERVAL) -> List[float]:
-    """Milliwatts before the model is loaded; [] at once where no rail can be read."""
-    found: List[float] = []
-    for _ in range(readings):
-        one = rail(jetson.power(root))
-        if one is None:
-            return []
-        found.append(one[1])
-        time.sleep(interval)
-    return found
-
-
-def measure(
-    run: Callable[[], object], before: List[float], root: str = "/", seconds: float = _SECONDS
-) -> Optional[Energy]:
-    """Runs for `seconds` while a second thread reads the rail; None when `before` is empty or the rail went away."""
-    first = rail(jetson.power(root)) if before else None
-    if first is None:
-        return None
-    readings: List[float] = []
-    done = threading.Event()
-
-    def watch() -> None:
-        while not done.is_set():
-            now = rail(jetson.power(root))
-            if now is not None:
-                readings.append(now[1])
-            done.wait(_INTERVAL)
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    begin = time.perf_counter()
-    watcher.start()
+def measure(run: Callable[[], object], before: Dict[str, float], root: str = "/", seconds: float = _SECONDS) -> Drawn:
+    """Runs for `seconds` while the rails are read; nothing runs where there is none, and `unread` says why."""
     count = 0
-    try:
-        while True:
+    with Meter(root) as meter:
+        begin = time.perf_counter_ns()
+        end = begin
+        while meter.found and end - begin < seconds * 1e9:
             run()
             count += 1
-            taken = time.perf_counter() - begin
-            if taken >= seconds:
-                break
-    finally:
-        done.set()
-        watcher.join()
-    if not readings:
-        return None
-    return Energy(rail=first[0], power_mw=readings, idle_mw=before, inferences=count, seconds=taken)
+            end = time.perf_counter_ns()
+    joules = _whole(meter.between(begin, end), root) if count else {}
+    return Drawn(joules, before, (end - begin) / 1e9, count, "" if joules else rails.why_none(root))
+
+
+def _whole(found: Dict[str, float], root: str) -> Dict[str, float]:
+    """With the sum of an INA3221's rails where none of them measures the whole board (AGX Orin)."""
+    module = jetson.power(root)
+    if not module or not found or jetson.input_power(module) is not None:
+        return found
+    return {**found, SUM: sum(value for name, value in found.items() if name in module)}

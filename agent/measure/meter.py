@@ -1,4 +1,4 @@
-"""What a board draws while it measures: rails are read beside the work, and joules cut to the time of the samples."""
+"""What a board draws while it works: its rails are read meanwhile, and joules cut to any stretch of that time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ class Meter:
         self._last: Dict[str, float] = {}
         self._end = threading.Event()
         self._thread: Optional[threading.Thread] = None
-
-    @property
-    def found(self) -> bool:
-        """Whether any rail can be read."""
-        return bool(rails.powers(self._root) or rails.counters(self._root))
+        self.found = rails.available(root)
 
     def __enter__(self) -> "Meter":  # noqa: PYI034, UP037 - typing.Self is newer than 3.8
         if self.found:

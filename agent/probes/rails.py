@@ -1,5 +1,4 @@
-"""Rails whose power or energy can be read: hwmon's power and energy inputs, powercap's counters (RAPL). A Jetson's INA3221
-is `agent.probes.jetson`'s: reading it over I2C would disturb what is timed.
+"""Rails whose power or energy can be read: hwmon's power and energy inputs, powercap's counters (RAPL), a Jetson's INA3221.
 
 Sources: the kernel's Documentation/hwmon/sysfs-interface (power in microwatts, energy in microjoules) and
 Documentation/power/powercap (energy_uj, max_energy_range_uj; readable by root only since the PLATYPUS attack of 2020).
@@ -9,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Tuple
 
+from agent.probes import jetson
 from agent.probes.files import listing, read_int, read_text
 
 _ZONES = "/sys/class/powercap/intel-rapl:[0-9]*"  # AMD's driver names its zones so, too
@@ -27,7 +27,7 @@ def read(root: str = "/") -> Dict[str, Any]:
 
 def powers(root: str = "/") -> Dict[str, float]:
     """Milliwatts at this moment, by rail; {} where nothing tells them."""
-    found: Dict[str, float] = {}
+    found = jetson.power(root)
     for path in listing(root, "/sys/class/hwmon/hwmon*/power[0-9]*_input"):
         value = read_int(root, path)
         if value is not None:
@@ -58,7 +58,7 @@ def why_none(root: str = "/") -> str:
     zones: List[str] = listing(root, _ZONES)
     if zones:
         return "powercap's counters are there, but only root may read them"
-    return "no rail: neither power nor energy in hwmon, nor powercap"
+    return "no rail: neither an INA3221, nor power or energy in hwmon, nor powercap"
 
 
 def _label(root: str, path: str, ending: str) -> str:

@@ -71,7 +71,6 @@ def _measured(job: Job, options: BenchOptions, store: Store, wire: Wire) -> Repo
             *stability.findings(rounds, parity, manifest),
         ],
         protocol=measured.protocol,
-        drawn=measured.drawn,
         profile=measured.profile,
     )
     store.keep_result(job.id, report)

@@ -1,4 +1,4 @@
-"""What follows a report's row: the sustained course, energy, streams, threads tried, and layers."""
+"""What follows a report's row: the sustained course, streams, threads tried, and layers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ def show_more(report: Report, run: int) -> None:
     """All that this report has of it."""
     _show_protocol(report, run)
     _show_course(report, run)
-    _show_energy(report, run)
     _show_layers(report, run)
 
 
@@ -63,13 +62,6 @@ def _show_course(report: Report, run: int) -> None:
     unread = [f"{name}: {why}" for name, why in told["unread"].items() if name in ("frequency_mhz", "temperature_c")]
     if unread:
         click.echo(f"run {run}: not readable: {'; '.join(unread)}")
-
-
-def _show_energy(report: Report, run: int) -> None:
-    from packager.results.details import rails_text
-
-    if rails_text(report):
-        click.echo(f"run {run}: {rails_text(report)}")
 
 
 def _show_layers(report: Report, run: int) -> None:

@@ -101,27 +101,6 @@ def sustained_document(report: Report) -> dict[str, Any] | None:
     }
 
 
-def rails_document(report: Report) -> dict[str, Any] | None:
-    """Millijoules for each inference, by rail; null with the reason where no rail can be read."""
-    drawn = report.drawn
-    if drawn is None:
-        return None
-    document: dict[str, Any] = codec.encode(drawn)
-    count = drawn.inferences * ((report.protocol.batch if report.protocol else 0) or 1)
-    document["per_inference_mj"] = {
-        name: 1e3 * joules / count for name, joules in drawn.joules.items() if count
-    } or None
-    return document
-
-
-def rails_text(report: Report) -> str:
-    """One line for people; empty where no rail was read."""
-    told = rails_document(report)
-    if told is None or told["per_inference_mj"] is None:
-        return ""
-    return "; ".join(f"{name} {value:.3g} mJ per inference" for name, value in told["per_inference_mj"].items())
-
-
 def profile_document(report: Report) -> dict[str, Any] | None:
     """The layers with their share of the time of all, and the share that conversion added."""
     profile = report.profile

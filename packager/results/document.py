@@ -120,7 +120,6 @@ def report_document(report: Report, device: str, run: int | None = None) -> dict
         "protocol": codec.encode(report.protocol),
         "sustained": details.sustained_document(report),
         "energy": energy.per_inference(report),
-        "rails": details.rails_document(report),
         "profile": details.profile_document(report),
         "emulation": codec.encode(report.emulation),
         "findings": codec.encode(report.findings),

@@ -30,7 +30,7 @@ def test_profile_and_best_threads(edgepack, bundle):
     assert any(layer["original"] for layer in layers)
     assert all(layer["provider"] == "CPUExecutionProvider" for layer in layers)
     assert 0 <= found["profile"]["overhead_share"] <= 1
-    assert found["rails"]["per_inference_mj"] or found["rails"]["unread"]
+    assert found["energy"]["rails"] or found["energy"]["unread"]
     shown = edgepack("results", "show", found["run"])
     assert "slowest of" in shown.out
     assert "threads are best" in shown.out

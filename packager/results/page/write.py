@@ -12,7 +12,7 @@ from agent.contract.errors import UsageError
 from agent.contract.protocol import Layer
 from agent.contract.report import Accuracy, ProbeReading, Report, Scored
 from packager.results import energy
-from packager.results.details import fewer, overhead_share, points, rails_text, shares, throughput
+from packager.results.details import fewer, overhead_share, points, shares, throughput
 from packager.results.document import (
     counts_instructions,
     duration,
@@ -223,7 +223,7 @@ def _time(report: Report, run: int, rows: int) -> dict[str, Any]:
         "layers_note": (f"; {overhead:.1%} is conversion" if overhead is not None else "")
         + (f"; middle half of {profile.runs} profiled inferences" if profile and found else ""),
         "no_layers": profile.unread if profile else "",
-        "energy": energy.told(report) or rails_text(report),
+        "energy": energy.told(report),
     }
 
 

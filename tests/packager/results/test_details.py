@@ -4,15 +4,13 @@ import dataclasses
 
 import pytest
 
-from agent.contract.protocol import Drawn, Layer, Profile, Protocol
+from agent.contract.protocol import Layer, Profile, Protocol
 from agent.contract.report import ProbeReading, Window
 from packager.results.details import (
     fewer,
     overhead_share,
     points,
     profile_document,
-    rails_document,
-    rails_text,
     shares,
     sustained_document,
     throughput,
@@ -72,16 +70,6 @@ def test_throughput_of_streams_is_by_the_wall():
     asked = dataclasses.replace(ASKED, streams=4)
     assert throughput(dataclasses.replace(one, rounds=rounds, protocol=asked)) == pytest.approx(100.0)
     assert throughput(dataclasses.replace(one, rounds=[])) is None
-
-
-def test_energy_by_rail_or_why_none():
-    one = dataclasses.replace(report("job"), protocol=ASKED, drawn=Drawn({"package-0": 2.0}, {}, 1.0, 400))
-    assert rails_document(one)["per_inference_mj"] == {"package-0": 5.0}
-    assert rails_text(one) == "package-0 5 mJ per inference"
-    without = dataclasses.replace(one, drawn=Drawn({}, {}, 1.0, 400, "no rail"))
-    assert rails_document(without)["per_inference_mj"] is None
-    assert rails_document(without)["unread"] == "no rail"
-    assert rails_text(without) == ""
 
 
 def test_shares_of_layers_and_of_conversion():
