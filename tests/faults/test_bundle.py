@@ -60,7 +60,7 @@ def in_manifest(bundle, edit):
 
 
 def test_no_such_bundle(rejected):
-    assert "there is no bundle" in rejected("nothing.edgepack")
+    assert "there is no such bundle" in rejected("nothing.edgepack", status=USAGE)
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x05\x06" + bytes(18)])

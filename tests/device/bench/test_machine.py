@@ -163,13 +163,13 @@ def test_a_machine_that_does_not_come_up(image, home, tmp_path):
     assert not (home / "dud").exists()
 
 
-def test_a_kernel_that_says_nothing(image, home, tmp_path):
+def test_a_kernel_that_says_nothing(a72, image, home, tmp_path):
     folder = tmp_path / "image"
     shutil.copytree(image.folder, folder)
     (folder / KERNEL).write_bytes(bytes(1 << 20))
     with pytest.raises(DeviceError, match="did not answer in time"):
         machine.create(dataclasses.replace(image, folder=folder), A72, "mute", home=home, limit=2)
-    assert machine.find("a72", home)
+    assert machine.find(a72.name, home)
     assert not (home / "mute").exists()
 
 
