@@ -29,7 +29,7 @@ from tests.device.road import digest_of, half_written, with_file
 MOMENTS = ("push", "activate", "rollback", "prune")
 PADDING = 8 << 20
 OTHERS = 10  # bundles without a slot, for prune to delete
-TIMED_EVERY = 4  # cuts of a kind between two measurements of how long the whole takes: other work on the machine changes it
+TIMED_EVERY = 4  # cuts of a kind between two measurements of how long the whole takes, which other work changes
 LATEST = 1.1  # the last moment of a cut, in such lengths: some must come after the change
 
 
