@@ -40,6 +40,7 @@ class Subject:
 
     def __init__(self, original: Artifact, ready: Artifact, target: Target, job: Lowering) -> None:
         self.original, self.ready, self.target, self.job = original, ready, target, job
+        self.probes = PROBES
         self._count = itertools.count()
         self._probe: tuple[EvalSet, dict[str, Array]] | None = None
 
@@ -66,7 +67,7 @@ class Subject:
     def probe(self) -> tuple[EvalSet, dict[str, Array]]:
         """A few calibration samples and the original's outputs on them: what sensitivity is measured on."""
         if self._probe is None:
-            data = probe_set(self.job.calibration, PROBES)
+            data = probe_set(self.job.calibration, self.probes)
             self._probe = data, run_source(self.original, data)
         return self._probe
 
