@@ -49,6 +49,16 @@ def split(case: Path, folder: Path, samples: int) -> tuple[Path, Path | None]:
     return paths[0], paths[1]
 
 
+def shapes_of(case: Path, model: str, runtime: str) -> tuple[str, ...]:
+    """One sample's, where the runtime wants them fixed and the file leaves them free."""
+    import numpy as np
+
+    if runtime == "onnxruntime" or not model.endswith(".onnx"):
+        return ()
+    with np.load(case / "cal.npz") as data:
+        return tuple(f"{name}=1x{'x'.join(map(str, data[name].shape[1:]))}" for name in data.files)
+
+
 def model_of(case: Path) -> str:
     """The case's model as edgepack names it."""
     if (case / "model.py").exists():
@@ -101,6 +111,7 @@ def measure(
         common: dict[str, Any] = {
             "target": "linux-x86-64",
             "runtime": runtime,
+            "shapes": shapes_of(case, model_of(case), runtime),
             "calibration": str(case / "cal.npz"),
             "eval": str(search),
             "test": None if test is None else str(test),

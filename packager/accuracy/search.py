@@ -34,6 +34,7 @@ MOST_FACTOR = 3  # evaluations, against those of one bisection
 _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
+_RANKED_ON = 8  # probes: enough for an order, which all of them judge afterwards
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _PROBING = 0.6  # of the time that is left when the cures have been tried; the rest is for scores
 _RANKING = 0.7  # of the probing's
@@ -236,7 +237,7 @@ class Search:
                     self.progress(f"{place - 1} of {len(self.layers)} layers measured in the time for it")
                     break
                 self.progress(f"sensitivity of layer {place} of {len(self.layers)}: {layer.name}")
-                one = measure_layer(self.subject, recipe, layer, self.layers)
+                one = measure_layer(self.subject, recipe, layer, self.layers, most=_RANKED_ON)
                 self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
             else:
                 one = Sensitivity(layer, kept[0], kept[1], kept[2], None, kept[3])
