@@ -163,7 +163,9 @@ def test_bias_that_only_corrected_rounding_goes_with_it(tmp_path):
     images = np.random.default_rng(0).standard_normal((20, 1, 8, 8)).astype(np.float32) + 1
     np.savez(tmp_path / "cal.npz", image=images)
     calibration = load_calibration(str(tmp_path / "cal.npz"), model_inputs(load_model(model)))
-    recipe = Recipe("mine", "int8", weight_type="uint8", activation_type="uint8", bias_correction=True, exclude=("first",))
+    recipe = Recipe(
+        "mine", "int8", weight_type="uint8", activation_type="uint8", bias_correction=True, exclude=("first",)
+    )
     quantize_static(model, tmp_path / "q.onnx", calibration, recipe, lambda _: None)
     by_name = {node.name: node for node in load_model(tmp_path / "q.onnx").graph.node}
     assert list(by_name["first"].input) == ["image", "w1"]
