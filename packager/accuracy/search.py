@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
 from agent.contract.errors import ConvertError
+from packager.accuracy.hunt import hunt
 from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
 from packager.accuracy.metric import Score
 from packager.accuracy.paired import Budget, Drop
 from packager.accuracy.screen import Screen
-from packager.accuracy.sensitivity import Sensitivity, measure_layer
+from packager.accuracy.sensitivity import Sensitivity, measure_group
 from packager.accuracy.subject import PROBES, decibels
 from packager.compress.onnx_layers import Int8Share, Layer, share_of
 
@@ -231,22 +232,20 @@ class Search:
         return trial
 
     def sensitivities(self, recipe: Recipe, end: float) -> list[Sensitivity]:
-        """Each layer alone, by its noise on a few calibration samples; those measured by the time `end`."""
-        found = []
-        for place, layer in enumerate(self.layers, 1):
-            key = "layer " + json.dumps([layer.name, codec.encode(recipe)], sort_keys=True)
-            kept = self.memory.get(key)
-            if kept is None:
-                if time.monotonic() >= end:
-                    self.progress(f"{place - 1} of {len(self.layers)} layers measured in the time for it")
-                    break
-                self.progress(f"sensitivity of layer {place} of {len(self.layers)}: {layer.name}")
-                one = measure_layer(self.subject, recipe, layer, self.layers, most=_RANKED_ON)
-                self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
-            else:
-                one = Sensitivity(layer, kept[0], kept[1], kept[2], None, kept[3])
-            found.append(one)
-        return found
+        """What each layer costs, by the noise on a few calibration samples; as far as the time until `end` allows."""
+        return hunt(self.layers, lambda group: self._group(recipe, group), lambda: time.monotonic() >= end)
+
+    def _group(self, recipe: Recipe, group: Sequence[Layer]) -> Sensitivity:
+        names = [one.name for one in group]
+        key = "layers " + json.dumps([names, codec.encode(recipe)], sort_keys=True)
+        kept = self.memory.get(key)
+        if kept is not None:
+            return Sensitivity(group[0], kept[0], kept[1], kept[2], None, kept[3])
+        more = f" and the {len(group) - 1} after it" if len(group) > 1 else ""
+        self.progress(f"sensitivity of {names[0]}{more}")
+        one = measure_group(self.subject, recipe, group, self.layers, most=_RANKED_ON)
+        self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
+        return one
 
     @property
     def _spent_all(self) -> bool:
