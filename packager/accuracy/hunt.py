@@ -42,7 +42,7 @@ def hunt(
         if late():
             break
         look(layers[start : start + size])
-    while groups and not late() and len(looks) < len(layers):
+    while groups and not late() and len(looks) + 1 < len(layers):
         total = sum(one.noise for one in found.values())
         if -sum(noise for noise, _, _ in groups) <= _REST * total:
             break
