@@ -60,8 +60,9 @@ def measure_layer(
     layer: Layer,
     layers: Sequence[Layer],
     drop: Callable[[Any], float] | None = None,
+    most: int | None = None,
 ) -> Sensitivity:
-    """Quantises `layer` alone and compares with the original. `drop` scores the model, in points."""
+    """Quantises `layer` alone and compares with the original, on `most` probes. `drop` scores the model, in points."""
     others = tuple(one.name for one in layers if one.name != layer.name)
     try:
         lowered = subject.lower(dataclasses.replace(recipe, exclude=(*recipe.exclude, *others)))
@@ -70,6 +71,6 @@ def measure_layer(
             raise
         # The quantiser's own refusal of this layer is a result of the analysis.
         return Sensitivity(layer, 1.0, "", 1.0, None, error.what)
-    noise, bands = subject.noise(lowered)
+    noise, bands = subject.noise(lowered, most)
     band, share = worst_band(bands)
     return Sensitivity(layer, noise, band, share, None if drop is None else drop(lowered))
