@@ -136,6 +136,11 @@ def switch(store: Store, slot: Slot, digest: str, wire: Wire, *, previous: Optio
     }
 
 
+def emptied(store: Store, slot: Slot) -> Dict[str, Any]:
+    """Takes the current bundle out of the slot, and tells what `switch` tells. The store's lock must be held."""
+    return {**unchanged(store, Slots(store).change(slot, current=None)), "replaced": slot.current}
+
+
 def unchanged(store: Store, slot: Slot) -> Dict[str, Any]:
     """What `switch` tells, of a slot where there was nothing to do."""
     told = {"slot": codec.encode(slot), "replaced": slot.current, "path": str(Slots(store).path(slot.name))}

@@ -29,6 +29,8 @@ from tests.device.road import digest_of, half_written, with_file
 MOMENTS = ("push", "activate", "rollback", "prune")
 PADDING = 8 << 20
 OTHERS = 10  # bundles without a slot, for prune to delete
+TIMED_EVERY = 4  # cuts of a kind between two measurements of how long the whole takes, which other work changes
+LATEST = 1.1  # the last moment of a cut, in such lengths: some must come after the change
 
 
 class Cuts:
@@ -38,11 +40,11 @@ class Cuts:
         self.name, self.device = name, lab.device(name, runtime=True)
         self.root = self.device.home / ".edgepack"
         self.bundles, self.digests = bundles, digests
-        self.before, self.seconds = {}, {}
+        self.before, self.seconds, self.counts = {}, {}, collections.Counter()
 
     def like(self, other):
         """Starts from what another has prepared: nothing on a disk depends on where it is."""
-        self.before, self.seconds = other.before, other.seconds
+        self.before, self.seconds = other.before, dict(other.seconds)
 
     def prepare(self, others):
         """For each moment the disk before it, what the slot then holds, and how long the whole takes without a cut."""
@@ -58,12 +60,16 @@ class Cuts:
                 device.push(other)
             self._keep("prune", digests[1:])
         for moment in MOMENTS:
-            self.restore(moment)
-            with Device(self.name) as device:
-                device.hello()
-                start = time.monotonic()
-                self.act(device, moment)
-                self.seconds[moment] = time.monotonic() - start
+            self.time(moment)
+
+    def time(self, moment):
+        """Measures how long the whole takes, with what else the machine does now."""
+        self.restore(moment)
+        with Device(self.name) as device:
+            device.hello()
+            start = time.monotonic()
+            self.act(device, moment)
+            self.seconds[moment] = time.monotonic() - start
 
     def _keep(self, moment, holds):
         disk = self.device.folder / f"disk-{moment}"
@@ -90,6 +96,9 @@ class Cuts:
 
     def one(self, moment, share):
         """One cut at `share` of the way. What went wrong, or ""; whether it was cut before the end; "old" or "new"."""
+        self.counts[moment] += 1
+        if self.counts[moment] % TIMED_EVERY == 0:
+            self.time(moment)
         self.restore(moment)
         begun, done = threading.Event(), threading.Event()
 
@@ -161,7 +170,7 @@ class Tally:
             if not self._left or time.monotonic() > self._end:
                 return None
             self._left -= 1
-            return MOMENTS[self._left % len(MOMENTS)], self._chance.random()
+            return MOMENTS[self._left % len(MOMENTS)], self._chance.uniform(0, LATEST)
 
     def add(self, moment, fault, in_time, ended):
         with self._lock:

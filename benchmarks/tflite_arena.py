@@ -47,7 +47,7 @@ scope = "all"
 [runtimes.tflite_micro]
 version = "1.0"
 """
-KERAS = """
+KERAS_MODEL = """
 import json, sys
 import numpy as np, tensorflow as tf
 from tensorflow import keras
@@ -91,6 +91,10 @@ for one in steps:
         out = K.Add()(of)
     values[one["name"]] = out
 model = keras.Model(start, out)
+"""
+KERAS = (
+    KERAS_MODEL
+    + """
 samples = arrays["samples"]
 np.save(sys.argv[4], np.concatenate([model(one[None], training=False).numpy() for one in samples[:8]]))
 call = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec((1, *samples.shape[1:])))
@@ -101,6 +105,7 @@ converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
 converter.inference_input_type = converter.inference_output_type = tf.int8
 open(sys.argv[3], "wb").write(converter.convert())
 """
+)
 
 
 class Steps:
@@ -177,6 +182,24 @@ class Steps:
 
 def keras_file(case: Path, folder: Path) -> tuple[Path, float]:
     """The Keras model's full INT8 file, and the least cosine of its float outputs with PyTorch's."""
+    import numpy as np
+
+    truth = write_steps(case, folder)
+    argv = [folder / name for name in ("steps.json", "arrays.npz", "keras.tflite", "out.npy")]
+    run_keras(KERAS, argv)
+    return argv[2], cosine(np.load(argv[3]), truth)
+
+
+def run_keras(code: str, argv: list[Path]) -> None:
+    """A program under the interpreter that holds TensorFlow. Raises SystemExit with its last words."""
+    python = keras_models.python_for_keras()
+    done = subprocess.run([python, "-c", code, *map(str, argv)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+
+
+def write_steps(case: Path, folder: Path) -> Any:
+    """steps.json and arrays.npz for Keras; PyTorch's answers to the first eight calibration samples."""
     import importlib.util
 
     import numpy as np
@@ -195,12 +218,7 @@ def keras_file(case: Path, folder: Path) -> tuple[Path, float]:
         truth = np.concatenate([net(torch.from_numpy(one[None])).numpy() for one in samples[:8]])
     np.savez(folder / "arrays.npz", samples=np.moveaxis(samples, 1, -1), **made.arrays)
     (folder / "steps.json").write_text(json.dumps(made.steps), encoding="utf-8")
-    argv = [folder / name for name in ("steps.json", "arrays.npz", "keras.tflite", "out.npy")]
-    python = keras_models.python_for_keras()
-    done = subprocess.run([python, "-c", KERAS, *map(str, argv)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
-    return argv[2], cosine(np.load(argv[3]), truth)
+    return truth
 
 
 def arena(path: Path) -> int:

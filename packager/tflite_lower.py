@@ -74,7 +74,8 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
         return {"io": "float"}
     options: dict[str, Any] = {"per_channel": recipe.per_channel}
     if recipe.precision != "int8-dynamic":
-        options |= {"method": recipe.method, "scope": recipe.scope, "io": recipe.io}
+        io = "int16" if recipe.precision == "int16x8" and recipe.io == "int8" else recipe.io
+        options |= {"method": recipe.method, "scope": recipe.scope, "io": io}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

@@ -27,7 +27,7 @@ from packager.onnx_model import (
     save_model,
 )
 from packager.sources.onnx import run_onnx
-from packager.tensorrt import dla, operators, rules, split, versions
+from packager.tensorrt import dla, explained, operators, rules, split, versions
 from packager.tensorrt.preflight import LABEL, preflight
 from packager.tensorrt.quantize import quantize
 from packager.tensorrt.repair import fold, repair
@@ -129,8 +129,9 @@ class Tensorrt:
         need = RuntimeNeed(
             name=self.name, min_version=versions.show(first), below_version=versions.below(entry.version)
         )
+        facts = explained.kept(artifact.path.parent)
         tolerance, beside = _TOLERANCES[job.recipe.precision], split.files(artifact.path.parent)
-        return Terms(need=need, tolerance=tolerance, session_options=options, files=beside)
+        return Terms(need=need, tolerance=tolerance, session_options=options, files=beside, facts=facts)
 
     def run(self, artifact: Artifact, batches: Sequence[Arrays]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
         """On the host without optimisations: the meaning of the Q/DQ graph, not TensorRT's kernels."""
@@ -303,6 +304,8 @@ class _Work:
         told = preflight(self.artifact.path, self.job.ranges, self.doubts)
         if told.verdict == rules.REJECTED:
             raise _rejected(told.nodes, f"{told.tool} ({LABEL})")
+        if told.rows:
+            explained.keep([*told.rows], self.artifact.path.parent)
         self._add(*told.findings())
         self._add(Finding("not-on-hardware", INFO, f"edgepack's TensorRT road was {LABEL} by its makers", ""))
 

@@ -14,7 +14,8 @@ from agent.wire import Wire
 
 def run(job: Job, wire: Wire) -> Dict[str, Any]:
     """`arguments`: slot; leaving (a digest, or ""): a slot that does not run this one stays as it is, so asking twice is no
-    harm. The bundle that is left is no longer `previous`: a second rollback must not bring it back.
+    harm; emptying: a slot that had nothing before has nothing again, in the place of an error. The bundle that is left is no
+    longer `previous`: a second rollback must not bring it back.
     """
     store = Store(job.root)
     with store.working(job.id), store.locked():
@@ -22,6 +23,8 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
         leaving = str(job.arguments.get("leaving") or "")
         if leaving and slot.current != leaving:
             return activation.unchanged(store, slot)
+        if slot.previous is None and job.arguments.get("emptying"):
+            return activation.kept(store, job.id, activation.emptied(store, slot))
         if slot.previous is None:
             raise DeviceError(
                 "the slot %r has no previous bundle" % slot.name,

@@ -6,7 +6,7 @@ from typing import Any, Dict, List
 
 from agent import activation
 from agent.contract import codec
-from agent.contract.errors import EdgepackError, to_wire
+from agent.contract.errors import DeviceError, EdgepackError, to_wire
 from agent.contract.job import Job
 from agent.slots import Slots
 from agent.store import Store
@@ -28,6 +28,12 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
         for role in ("current", "previous", "staged"):
             if getattr(slot, role):
                 held.setdefault(getattr(slot, role), []).append("%s %s" % (name, role))
+    if only and not held and not problems:
+        raise DeviceError(
+            "the slot %r holds no bundle" % only,
+            expected="one of: %s" % (", ".join(slots.names()) or "there is no slot yet"),
+            code="empty-slot",
+        )
     digests = list(held) if only else [*dict.fromkeys([*held, *store.order()])]
     rows = [{**_check(store, digest, wire), "slots": held.get(digest, [])} for digest in digests]
     return {"bundles": rows, "problems": problems}

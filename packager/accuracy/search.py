@@ -1,4 +1,8 @@
-"""The search for INT8 that keeps its accuracy: cheap cures first, then the fewest layers left in float, by bisection."""
+"""The search for INT8 that keeps its accuracy: cheap cures first, then the fewest layers left in float.
+
+Noise in the outputs for a few calibration samples is cheap and smooth: by it layers are ranked and mixed precisions ordered.
+Scores on the evaluation set are dear and jump: they are only bisected for, along that order.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
 from agent.contract.errors import ConvertError
+from packager.accuracy.hunt import hunt
+from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
 from packager.accuracy.metric import Score
-from packager.accuracy.paired import Budget, Drop, paired_drop
-from packager.accuracy.sensitivity import Sensitivity, measure_layer
-from packager.accuracy.subject import decibels
+from packager.accuracy.paired import Budget, Drop
+from packager.accuracy.screen import Screen
+from packager.accuracy.sensitivity import Sensitivity, measure_group
+from packager.accuracy.subject import PROBES, decibels
 from packager.compress.onnx_layers import Int8Share, Layer, share_of
 
 if TYPE_CHECKING:
@@ -28,6 +35,12 @@ LEAST_MACS = 0.8
 MOST_FACTOR = 3  # evaluations, against those of one bisection
 _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
+_LEAST_PROBES = 4
+_RANKED_ON = 8  # probes: enough for an order, which all of them judge afterwards
+_CURING = 0.4  # of the time: the cures that come later are left out
+_PER_ROUND = 0.15  # of the time: what measuring every layer once may take
+_PROBING = 0.6  # of the time that is left when the cures have been tried; the rest is for scores
+_RANKING = 0.7  # of the probing's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +141,11 @@ class Search:
         progress: Callable[[str], None],
     ) -> None:
         self.subject, self.data, self.metric, self.budget = subject, data, metric, budget
+        self.screen = Screen(data, metric, original, budget)
         self.layers, self.memory, self.progress = layers, memory, progress
-        self.original, self._reference = original
-        self._end = time.monotonic() + 60 * minutes
+        self._seconds = 60 * minutes
+        self._end = time.monotonic() + self._seconds
+        subject.probes = memory.get("probes") or PROBES
         self.trials: list[Trial] = []
         self.cures: list[Cure] = []
 
@@ -144,45 +159,53 @@ class Search:
         start = time.monotonic()
         told: list[Sensitivity] = []
         if not self.attempt("as the recipe says", base).safe and not self.late:
-            recipe = self._cured(base, levers)
-            safe = recipe != base and self.attempt(" + ".join(one.words for one in self.cures if one.kept), recipe).safe
+            cured = self._cured(base, levers)
+            safe = cured != base and self.attempt(" + ".join(one.words for one in self.cures if one.kept), cured).safe
             if not safe and not self.late and len(self.layers) > 1:
-                told = self.sensitivities(recipe)
-                if any(one.noise for one in told):
-                    self._bisect(recipe, told)
+                told = self._mix(base, cured)
         found = self._choose()
         seconds = time.monotonic() - start
         return Outcome(found, self.trials, self.cures, told, found.spent <= 1, self.late, seconds)
 
     def _cured(self, base: Recipe, levers: Sequence[tuple[str, dict[str, Any]]]) -> Recipe:
-        """The recipe with the changes that lower the noise. A noise is smooth where a count of right answers jumps, and
-        needs a few samples only, so that this costs no evaluation.
-        """
-        best, least = base, self._noise("as the recipe says", base)[0]
+        """The recipe with the changes that lower the noise, which costs no evaluation."""
+        best, least = base, self._probe("as the recipe says", base).noise
         for words, change in levers:
-            if self.late:
+            if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
+                self.progress(f"no time for {words}")
                 break
             changed = dataclasses.replace(best, **change)
-            noise, why = self._noise(words, changed)
-            kept = noise < _PAYS * least
+            rung = self._probe(words, changed)
+            kept = rung.noise < _PAYS * least
             if kept:
-                best, least = changed, noise
-            self.cures.append(Cure(words, noise, kept, why))
-            bought = why or f"{decibels(noise):.1f} dB of signal over noise{'' if kept else ', not kept'}"
+                best, least = changed, rung.noise
+            self.cures.append(Cure(words, rung.noise, kept, rung.why))
+            bought = rung.why or f"{decibels(rung.noise):.1f} dB of signal over noise{'' if kept else ', not kept'}"
             self.progress(f"{words}: {bought}")
         return best
 
-    def _noise(self, words: str, recipe: Recipe) -> tuple[float, str]:
-        key = "noise " + json.dumps(codec.encode(recipe), sort_keys=True)
+    def _probe(self, words: str, recipe: Recipe) -> Rung:
+        key = "probe " + json.dumps(codec.encode(recipe), sort_keys=True)
         kept = self.memory.get(key)
         if kept is None:
             self.progress(f"noise of: {words}")
             try:
-                kept = [self.subject.noise(self.subject.lower(recipe))[0], ""]
+                lowered = self.subject.lower(recipe)
+                share = self.share(lowered)
+                kept = [self.subject.noise(lowered)[0], share.macs, share.weights, ""]
             except ConvertError as error:
-                kept = [1e30, error.what[:200]]
+                kept = [1e30, 0.0, 0.0, error.what[:200]]
             self.memory.keep(key, kept)
-        return float(kept[0]), str(kept[1])
+        return Rung(words, recipe, kept[0], Int8Share(kept[1], kept[2]), kept[3])
+
+    def _size_probes(self, seconds: float) -> None:
+        """As many calibration samples as measuring every layer once may take; `seconds` is a sample's time."""
+        count = self.memory.get("probes")
+        if count is None:
+            allowed = _PER_ROUND * self._seconds / max(1, len(self.layers))
+            count = max(_LEAST_PROBES, min(PROBES, int(allowed / max(seconds, 1e-6))))
+            self.memory.keep("probes", count)
+        self.subject.probes = count
 
     def attempt(self, words: str, recipe: Recipe) -> Trial:
         """Lowers and scores a recipe, or remembers that; a recipe that breaks the quantiser spends everything."""
@@ -199,30 +222,30 @@ class Search:
             except ConvertError as error:
                 score, share, why = None, Int8Share(0.0, 0.0), error.what[:200]
             self.memory.keep(key, self._kept(score, share, why))
-        drop = None if score is None else paired_drop(self.original, score)
+        drop = None if score is None else self.screen.drop(score)
         spent, risk = (math.inf, math.inf) if drop is None else (self.budget.spent(drop), self.budget.risk(drop))
         trial = Trial(words, recipe, score, drop, spent, risk, share, why)
         self.trials.append(trial)
-        lost = why or f"{drop} lost, {share.macs:.1%} of the multiply-adds in INT8"
+        on = f" on {score.n} samples" if score is not None and score.n < len(self.data) else ""
+        lost = why or f"{drop} lost{on}, {share.macs:.1%} of the multiply-adds in INT8"
         self.progress(f"{words}: {lost}")
         return trial
 
-    def sensitivities(self, recipe: Recipe) -> list[Sensitivity]:
-        """Each layer alone, by its noise on a few calibration samples; those measured when the time is up."""
-        found = []
-        for place, layer in enumerate(self.layers, 1):
-            key = "layer " + json.dumps([layer.name, codec.encode(recipe)], sort_keys=True)
-            kept = self.memory.get(key)
-            if kept is None:
-                if self.late:
-                    break
-                self.progress(f"sensitivity of layer {place} of {len(self.layers)}: {layer.name}")
-                one = measure_layer(self.subject, recipe, layer, self.layers)
-                self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
-            else:
-                one = Sensitivity(layer, kept[0], kept[1], kept[2], None, kept[3])
-            found.append(one)
-        return found
+    def sensitivities(self, recipe: Recipe, end: float) -> list[Sensitivity]:
+        """What each layer costs, by the noise on a few calibration samples; as far as the time until `end` allows."""
+        return hunt(self.layers, lambda group: self._group(recipe, group), lambda: time.monotonic() >= end)
+
+    def _group(self, recipe: Recipe, group: Sequence[Layer]) -> Sensitivity:
+        names = [one.name for one in group]
+        key = "layers " + json.dumps([names, codec.encode(recipe)], sort_keys=True)
+        kept = self.memory.get(key)
+        if kept is not None:
+            return Sensitivity(group[0], kept[0], kept[1], kept[2], None, kept[3])
+        more = f" and the {len(group) - 1} after it" if len(group) > 1 else ""
+        self.progress(f"sensitivity of {names[0]}{more}")
+        one = measure_group(self.subject, recipe, group, self.layers, most=_RANKED_ON)
+        self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
+        return one
 
     @property
     def _spent_all(self) -> bool:
@@ -230,50 +253,87 @@ class Search:
         most = MOST_FACTOR * math.ceil(math.log2(max(_FEW_LAYERS, len(self.layers))))
         return self.late or len(self.trials) >= most
 
-    def _bisect(self, recipe: Recipe, told: Sequence[Sensitivity]) -> None:
-        """The fewest of the worst layers in float: doubled until it suffices, halved until it is the fewest, then thinned.
+    def _mix(self, base: Recipe, cured: Recipe) -> list[Sensitivity]:
+        """Layers in float: first those that leave enough multiply-adds in INT8; others only where nothing else keeps the
+        budget. The layers' costs.
 
-        First those that leave enough multiply-adds in INT8; the others only where nothing else keeps the budget.
+        Equalisation changes every layer, and takes a ReLU6 for a ReLU: few layers in float without it may be better than
+        many with it. Both are looked at, and the better at each share of INT8 is scored.
         """
-        worst = ranked(told)
-        order = affordable(worst, LEAST_MACS)
-
-        def attempt(these: Sequence[Sensitivity]) -> Trial:
-            names = tuple(one.layer.name for one in these)
-            words = f"{len(names)} layer{'s' if len(names) > 1 else ''} in float"
-            return self.attempt(words, dataclasses.replace(recipe, exclude=(*recipe.exclude, *names)))
-
-        found = self._least(lambda count: attempt(order[:count]), len(order), lambda trial: trial.safe)
-        if found is None and not any(one.spent <= 1 for one in self.trials):
-            order = worst
-            found = self._least(lambda count: attempt(order[:count]), len(order) - 1, lambda trial: trial.spent <= 1)
+        roots = [cured]
+        if cured.equalize != base.equalize:
+            roots.append(dataclasses.replace(cured, equalize=base.equalize))
+        now = time.monotonic()
+        each = _PROBING * (self._end - now) / len(roots)
+        total = sum(one.macs for one in self.layers)
+        rungs, ways = [self._probe("all in INT8", cured)], []
+        for place, root in enumerate(roots):
+            told = self.sensitivities(root, now + (place + _RANKING) * each)
+            if any(one.noise for one in told):
+                ways.append((root, told))
+                order = affordable(ranked(told), LEAST_MACS, total)
+                rungs += self._rungs(root, order, now + (place + 1) * each)
+        ladder = [one for one in front(rungs) if one is not rungs[0] and one.share.macs >= LEAST_MACS]
+        found = self._bisect(ladder, lambda trial: trial.safe)
         if found is not None:
-            self._thin(recipe, [one.layer for one in order[:found]])
+            self._narrow(ladder[found - 1] if found else rungs[0], ladder[found])
+        elif ways and not any(one.spent <= 1 for one in self.trials):
+            root, told = min(ways, key=lambda way: min(one.noise for one in rungs if _same(one.recipe, way[0])))
+            deep = self._rungs(root, ranked(told)[:-1], self._end)
+            self._bisect(front([one for one in deep if one.share.macs < LEAST_MACS]), lambda trial: trial.spent <= 1)
+        return ways[0][1] if ways else []
 
-    def _least(self, attempt: Callable[[int], Trial], most: int, enough: Callable[[Trial], bool]) -> int | None:
-        """The smallest count that is enough; None where `most` is not, or there was no time to find out."""
-        low, high = 0, min(1, most)
-        while True:
-            if self._spent_all or high <= low:
-                return None
-            if enough(attempt(high)):
+    def _rungs(self, root: Recipe, order: Sequence[Sensitivity], end: float) -> list[Rung]:
+        """More and more of the worst layers in float, and the noise that is left; those measured by the time `end`."""
+        names = [one.layer.name for one in order]
+        found = []
+        for count in counts(len(names)):
+            if time.monotonic() >= end:
                 break
-            low, high = high, min(2 * high, most)
-        while high - low > 1 and not self._spent_all:
-            middle = (low + high) // 2
-            low, high = (low, middle) if enough(attempt(middle)) else (middle, high)
-        return high
+            found.append(self._probe(*floating(root, names[:count])))
+        return found
 
-    def _thin(self, recipe: Recipe, kept: list[Layer]) -> None:
-        """Takes layers back into INT8, the most multiply-adds first, until the budget does not bear it."""
-        for layer in sorted(kept, key=lambda one: -one.macs):
-            if self._spent_all or len(kept) == 1:
+    def _bisect(self, ladder: Sequence[Rung], enough: Callable[[Trial], bool]) -> int | None:
+        """The first rung whose score is enough."""
+
+        def score(place: int) -> bool | None:
+            if self._spent_all:
+                return None
+            return enough(self.attempt(ladder[place].words, ladder[place].recipe))
+
+        return first_enough(len(ladder), score)
+
+    def _narrow(self, worse: Rung, good: Rung) -> None:
+        """Takes layers of a good rung back into INT8, those first whose float buys least: as many as leave little more noise
+        (it lies between that of the two rungs), and if these are too many, as many as leave none more.
+        """
+        kept = [one for one in self.layers if one.name in good.recipe.exclude]
+        if len(kept) < 2 or self._spent_all:  # noqa: PLR2004 - one layer back would leave none
+            return
+        macs = sum(one.macs for one in self.layers)
+
+        def without(layers: Sequence[Layer]) -> Rung:
+            gone = {one.name for one in layers}
+            names = [name for name in good.recipe.exclude if name not in gone]
+            return self._probe(*floating(dataclasses.replace(good.recipe, exclude=()), names))
+
+        def price(layer: Layer) -> float:
+            return (without([layer]).noise - good.noise) / (layer.macs / macs + 1 / len(self.layers))
+
+        prices = {}
+        for layer in kept:
+            if self.late:
                 return
-            rest = [one for one in kept if one.name != layer.name]
-            exclude = (*recipe.exclude, *(one.name for one in rest))
-            if not self.attempt(f"{layer.name} back in INT8", dataclasses.replace(recipe, exclude=exclude)).safe:
-                return
-            kept = rest
+            prices[layer.name] = price(layer)
+        order = sorted(kept, key=lambda one: prices[one.name])
+        for limit in (math.sqrt(good.noise * worse.noise), good.noise):
+            # The place of the first that goes too far is the count of those that may go.
+            most = first_enough(len(order), lambda place: without(order[: place + 1]).noise > limit)  # noqa: B023
+            most = min(len(order) - 1 if most is None else most, len(order) - 1)
+            if most and not self._spent_all:
+                rung = without(order[:most])
+                if rung.share.macs > good.share.macs and self.attempt(rung.words, rung.recipe).safe:
+                    return
 
     def _choose(self) -> Trial:
         """Safe, with the most INT8; else within the budget with the least risk; either with enough in INT8 if there is any."""
@@ -291,7 +351,9 @@ class Search:
 
     def _scored(self, recipe: Recipe) -> tuple[Score, Int8Share]:
         lowered = self.subject.lower(recipe)
-        score = self.metric.measure(self.subject.outputs(lowered, self.data), self.data.labels, self._reference)
+        start = time.monotonic()
+        score = self.screen.score(lambda data: self.subject.outputs(lowered, data))
+        self._size_probes((time.monotonic() - start) / max(1, score.n))
         return score, self.share(lowered)
 
     def share(self, lowered: Lowered) -> Int8Share:
@@ -317,19 +379,14 @@ class Search:
         return Score(self.metric.name, value, n, ends, method, None if rows is None else np.array(rows)), share, ""
 
 
-def ranked(told: Sequence[Sensitivity]) -> list[Sensitivity]:
-    """The layers whose float costs least for what it saves: noise over their part of layers and multiply-adds."""
-    macs = max(1, sum(one.layer.macs for one in told))
-    return sorted(told, key=lambda one: -one.noise / (one.layer.macs / macs + 1 / len(told)))
+def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
+    """A recipe with these layers left in float too, and its words."""
+    words = f"{len(names)} layer{'s' if len(names) > 1 else ''} in float"
+    if root.equalize:
+        words += ", equalised"
+    return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
 
 
-def affordable(order: Sequence[Sensitivity], least: float) -> list[Sensitivity]:
-    """Those, in their order, that can all be in float with at least this share of multiply-adds left in INT8."""
-    macs = sum(one.layer.macs for one in order)
-    found: list[Sensitivity] = []
-    taken = 0
-    for one in order:
-        if taken + one.layer.macs <= (1 - least) * macs:
-            taken += one.layer.macs
-            found.append(one)
-    return found
+def _same(one: Recipe, root: Recipe) -> bool:
+    """Whether they differ in what stays in float only."""
+    return dataclasses.replace(one, exclude=()) == dataclasses.replace(root, exclude=())

@@ -40,8 +40,9 @@ class Subject:
 
     def __init__(self, original: Artifact, ready: Artifact, target: Target, job: Lowering) -> None:
         self.original, self.ready, self.target, self.job = original, ready, target, job
+        self.probes = PROBES
         self._count = itertools.count()
-        self._probe: tuple[EvalSet, dict[str, Array]] | None = None
+        self._probes: dict[int, tuple[EvalSet, dict[str, Array]]] = {}
 
     def lower(self, recipe: Recipe) -> Lowered:
         """The model by this recipe, in a folder of its own. Raises ConvertError where the recipe breaks the quantiser."""
@@ -63,16 +64,19 @@ class Subject:
         names = [spec.name for spec in self.original.outputs]
         return dict(zip(names, found.values(), strict=True))
 
-    def probe(self) -> tuple[EvalSet, dict[str, Array]]:
+    def probe(self, most: int | None = None) -> tuple[EvalSet, dict[str, Array]]:
         """A few calibration samples and the original's outputs on them: what sensitivity is measured on."""
-        if self._probe is None:
-            data = probe_set(self.job.calibration, PROBES)
-            self._probe = data, run_source(self.original, data)
-        return self._probe
+        count = min(self.probes, most or self.probes)
+        if count not in self._probes:
+            data = probe_set(self.job.calibration, count)
+            self._probes[count] = data, run_source(self.original, data)
+        return self._probes[count]
 
-    def noise(self, lowered: Lowered) -> tuple[float, dict[str, Array]]:
-        """The noise that quantisation leaves in the outputs, as a share of the signal; and that of each output band."""
-        data, wanted = self.probe()
+    def noise(self, lowered: Lowered, most: int | None = None) -> tuple[float, dict[str, Array]]:
+        """The noise that quantisation leaves in the outputs, as a share of the signal; and that of each output band.
+        `most` samples at most.
+        """
+        data, wanted = self.probe(most)
         return noise_of(wanted, self.outputs(lowered, data))
 
 

@@ -96,4 +96,5 @@ def quota(device: str, size: str | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"device": device, **done})
     else:
-        click.echo(f"{device}: {mb(done['used_bytes'])} used of {mb(done['quota_bytes'])}")
+        of = "no quota" if done["quota_bytes"] is None else f"of {mb(done['quota_bytes'])}"
+        click.echo(f"{device}: {mb(done['used_bytes'])} used, {of}")

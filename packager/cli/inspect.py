@@ -20,10 +20,17 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("bundle", metavar="BUNDLE_OR_MODEL")
 @click.option("--shape", "shapes", multiple=True, help="A model's NAME=1x3x224x224: sizes for its multiply-adds.")
+@click.option("--layers", is_flag=True, help="The layer table of the host's engine builder (TensorRT bundles).")
 @signer_options
 @json_option
 def command(
-    bundle: str, shapes: tuple[str, ...], allowed_signers: Path | None, revoked: Path | None, *, as_json: bool
+    bundle: str,
+    shapes: tuple[str, ...],
+    allowed_signers: Path | None,
+    revoked: Path | None,
+    *,
+    layers: bool,
+    as_json: bool,
 ) -> None:
     """Show a bundle's manifest: inputs, outputs, recipe, steps, what the device must have, who signed it. Of a model: its
     inputs, outputs, operators and multiply-adds.
@@ -33,7 +40,7 @@ def command(
     if any(source.accepts(bundle) for source in registry.sources()):
         _show_model(bundle, shapes, as_json=as_json)
     else:
-        _show_bundle(bundle, trust_of(allowed_signers, revoked), as_json=as_json)
+        _show_bundle(bundle, trust_of(allowed_signers, revoked), layers=layers, as_json=as_json)
 
 
 def _show_model(model: str, sizes: tuple[str, ...], *, as_json: bool) -> None:
@@ -69,7 +76,7 @@ def _show_tensors(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -
     table(["", "name", "type", "shape", "layout"], rows)
 
 
-def _show_bundle(bundle: str, trust: Trust | None, *, as_json: bool) -> None:
+def _show_bundle(bundle: str, trust: Trust | None, *, layers: bool, as_json: bool) -> None:
     from agent.contract import codec
     from agent.contract.archive import BundleReader
 
@@ -97,3 +104,25 @@ def _show_bundle(bundle: str, trust: Trust | None, *, as_json: bool) -> None:
     for one in signed:
         click.echo(line(one))
     show_findings(manifest.findings)
+    if layers:
+        _show_layers(manifest.facts.get("layers"), bundle)
+
+
+def _show_layers(rows: object, bundle: str) -> None:
+    from agent.contract.errors import UsageError
+
+    if not isinstance(rows, list):
+        raise UsageError(
+            "this bundle has no layer table",
+            where=bundle,
+            expected="a TensorRT bundle that was built with the extra `tensorrt`",
+            code="no-layers",
+        )
+    told = {True: "yes", False: "no", None: ""}
+    table(
+        ["layer", "made of the nodes", "input types", "INT8", "why not"],
+        [
+            [row["kind"], " + ".join(row["nodes"]), ", ".join(row["types"]), told[row["int8"]], row["why"]]
+            for row in rows
+        ],
+    )

@@ -144,13 +144,13 @@ class Device:
                 done["replaced"] = done["slot"].get("previous")
             return done
 
-    def rollback(self, slot: str, leaving: str = "") -> dict[str, Any]:
+    def rollback(self, slot: str, leaving: str = "", *, emptying: bool = False) -> dict[str, Any]:
         """Returns the slot to its previous bundle, checked like any other. Returns what `activate` does. A slot that does not
-        run the bundle `leaving` stays as it is.
+        run the bundle `leaving` stays as it is; with `emptying` one that had nothing before has nothing again.
         """
         if leaving and not _DIGEST.match(leaving):
             raise UsageError(f"not a bundle digest: {leaving!r:.100}", expected="sha256: and 64 hex digits")
-        return self._switch("rollback", {"slot": check_slot_name(slot), "leaving": leaving})
+        return self._switch("rollback", {"slot": check_slot_name(slot), "leaving": leaving, "emptying": emptying})
 
     def _switch(self, verb: str, arguments: dict[str, Any], patience: float = 60.0) -> dict[str, Any]:
         again = Reconnect(lambda: inventory.open_transport(self.entry), patience)

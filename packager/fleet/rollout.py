@@ -126,7 +126,7 @@ class Rollout:
         p50 = self._latency(device)
         if p50 > budget_ms:
             raise BudgetError(
-                f"p50 is {p50:.3f} ms on this device; its slot has the bundle again that it had before",
+                f"p50 is {p50:.3f} ms on this device; its slot is again as it was before",
                 where=device.address,
                 expected=f"at most {budget_ms:g} ms",
                 code="latency",
@@ -172,5 +172,5 @@ def _switched(result: dict[str, Any]) -> bool:
 
 
 def undo(device: Device, slot: str, bundle: str) -> None:
-    """The slot has the bundle again that it had before `bundle`; tried again after a lost link, it stays so."""
-    device.rollback(slot, leaving=bundle)
+    """The slot has again what it had before `bundle`, which may be nothing; tried again after a lost link, it stays so."""
+    device.rollback(slot, leaving=bundle, emptying=True)

@@ -65,14 +65,6 @@ class Table:
             told += f"; {len(self.int8)} of {len(self.compute)} convolutions and matrix products take INT8"
         return told
 
-    def advice(self) -> str:
-        """Which of those that could run in INT8 do not, where some do."""
-        if not self.int8:
-            return ""
-        left = [next(iter(layer.nodes), layer.name) for layer in self.compute if not layer.int8]
-        more = f" and {len(left) - 5} more" if len(left) > 5 else ""  # noqa: PLR2004 - a line, not a list
-        return f"not in INT8: {', '.join(left[:5])}{more}" if left else ""
-
 
 def read(lines: Sequence[str], engine_bytes: int) -> Table:
     """The table in the log's lines `Name: ..., LayerType: ..., Inputs: [...], Outputs: [...]`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.onnx_model import all_nodes, load_model
-from packager.tensorrt import layers, operators
+from packager.tensorrt import explained, layers, operators
 from packager.tensorrt.graph import node_label
 from packager.tensorrt.rules import NOT_CHECKED, OK, REJECTED, UNVERIFIED, NodeVerdict
 
@@ -34,13 +34,16 @@ LABEL = "not run on hardware"
 
 @dataclasses.dataclass(frozen=True)
 class Preflight:
-    """`verdict` is ok, rejected, unverified or not-checked; `nodes` are those it turned on; `table` is what was built."""
+    """`verdict` is ok, rejected, unverified or not-checked; `nodes` are those it turned on; `table` is what was
+    built, `rows` the same with reasons (`explained.rows`).
+    """
 
     verdict: str
     tool: str
     reason: str = ""
     nodes: tuple[NodeVerdict, ...] = ()
     table: layers.Table | None = None
+    rows: tuple[dict[str, Any], ...] = ()
     seconds: float = 0.0
 
     def findings(self) -> list[Finding]:
@@ -49,7 +52,7 @@ class Preflight:
         if self.verdict == OK and self.table is not None:
             return [
                 Finding("tensorrt-preflight", INFO, f"ok: parsed and built by {where}", ""),
-                Finding("tensorrt-layers", INFO, self.table.summary(), self.table.advice()),
+                Finding("tensorrt-layers", INFO, self.table.summary(), explained.advice([*self.rows])),
             ]
         if self.verdict == NOT_CHECKED:
             advice = "pip install 'edgepack[tensorrt]'"
@@ -105,7 +108,8 @@ def _judge(answer: dict[str, Any], model: Path, expected: Sequence[NodeVerdict])
         doubts = tuple(node for node in expected if node.verdict == UNVERIFIED)
         table = layers.read(answer["lines"], answer["engine_bytes"])
         verdict = UNVERIFIED if doubts else OK
-        return Preflight(verdict, tool, "; ".join(map(str, doubts)), doubts, table, answer["seconds"])
+        rows = tuple(explained.rows(table, model))
+        return Preflight(verdict, tool, "; ".join(map(str, doubts)), doubts, table, rows, answer["seconds"])
     faults = [fault for fault in answer["faults"] if fault]
     nodes = tuple(_node(fault, answer["errors"], model) for fault in faults)
     if answer["stage"] == "build" and any(_NO_KERNEL in error for error in answer["errors"]):

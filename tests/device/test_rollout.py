@@ -86,3 +86,8 @@ def test_a_device_too_slow_has_its_old_bundle_again(lab, edgepack, bundle, tmp_p
     assert told["d1"]["error"]["code"] == "latency"
     assert [(one["devices"], one["halted"]) for one in stages] == [(1, True)]
     assert (current(lab["d1"]), current(lab["d4"])) == (digest_of(bundle), "")
+
+    # One whose slot had nothing before has nothing again.
+    told, stages, _ = lines(edgepack, "rollout", new, "d4", "--slot", "vision", "--latency-budget", "0.000001", code=6)
+    assert (told["d4"]["error"]["code"], stages[0]["stuck"], current(lab["d4"])) == ("latency", [], "")
+    assert "the slot 'vision' holds no bundle" in edgepack("devices", "check", "d4", "--slot", "vision", code=4).stderr

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from agent.contract.archive import BundleReader
 from packager.pipeline import build
+from packager.tflite_model import operator_name, parse_model, type_name
 from tests.tflite_models import Graph, dense, fb, needs_tflite, reshape
 
 pytestmark = needs_tflite
@@ -41,3 +43,29 @@ def test_io_int8_for_token_ids(model, tmp_path, io):
     assert scores.dtype == ("int8" if io == "int8" else "float32")
     assert built.manifest.facts["quantized"]
     assert "ids" not in built.manifest.facts["quantization"]
+
+
+def types(bundle, kind):
+    """The types of what the one operator of this kind takes and gives."""
+    with BundleReader(bundle) as reader:
+        model = parse_model(reader.read(reader.manifest.model))
+    graph = model.subgraphs[0]
+    (op,) = (one for one in graph.operators if operator_name(model, one) == kind)
+    return [type_name(graph.tensors[index]) for index in (*op.inputs, *op.outputs)]
+
+
+@pytest.mark.parametrize("scope", ["compute", "all"])
+def test_what_follows_the_embedding_is_quantised(model, tmp_path, scope):
+    recipe = tmp_path / "own.toml"
+    recipe.write_text(f'precision = "int8"\nscope = "{scope}"\n')
+    built = build(
+        str(model),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe=str(recipe),
+        calibration=str(tmp_path / "cal.npz"),
+        output=tmp_path / "words.edgepack",
+    )
+    assert types(built.bundle, "FULLY_CONNECTED") == ["INT8", "INT8", "INT32", "INT8"]
+    words = "FLOAT32" if scope == "compute" else "INT8"
+    assert types(built.bundle, "GATHER") == [words, "INT32", words]

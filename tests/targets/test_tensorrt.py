@@ -45,6 +45,10 @@ def test_every_recipe_gives_a_bundle_without_an_engine(made, recipe):
     codes = {finding.code: finding.message for finding in manifest.findings}
     expected = "ok: parsed and built" if preflight.available() else "not-checked"
     assert codes["tensorrt-preflight"].startswith(expected)
+    if preflight.available():
+        rows = manifest.facts["layers"]
+        assert any(row["int8"] for row in rows) == recipe.startswith("int8")
+        assert {name for row in rows for name in row["nodes"]} & {node.name for node in model.graph.node}
 
 
 def test_int8_is_symmetric_with_float_biases_and_nothing_before_the_relu(made):

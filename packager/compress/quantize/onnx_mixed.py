@@ -46,9 +46,10 @@ def leave_in_float(model: Any, floating: Any, names: Collection[str]) -> None:
         if source is not None and _maker_name(source, made_by) not in inside:
             made_by[value.name].output[0] = f"{value.name}_unread"
             _rename(graph, source, value.name)
+    whole = _Floating(graph, floating.graph)
     for node in list(graph.node):
         if node.op_type in COMPUTE and node.name in names:
-            _give_back(graph, node, floating, made_by)
+            _give_back(graph, node, whole, made_by)
     _sweep(graph)
 
 
@@ -80,38 +81,48 @@ def _quantised_from(name: str, made_by: dict[str, Any]) -> str | None:
     return str(before.input[0]) if before is not None and before.op_type == _QUANTIZE else None
 
 
-def _give_back(graph: Any, node: Any, floating: Any, made_by: dict[str, Any]) -> None:
+class _Floating:
+    """The graph before it was quantised, by names; of the graph that takes its constants back, those that are there."""
+
+    def __init__(self, graph: Any, floating: Any) -> None:
+        self.nodes = {one.name: one for one in floating.node}
+        self.constants = {one.name: one for one in floating.initializer}
+        self.activations = {name: one for one in floating.node if one.op_type in ACTIVATIONS for name in one.input[:1]}
+        self._graph, self._there = graph, {one.name for one in graph.initializer}
+
+    def constant(self, name: str, wanted: str) -> str:
+        """The name under which the constant now stands in the graph."""
+        if wanted not in self._there:
+            tensor = self.constants.get(name)
+            if tensor is None:
+                return name  # made by a node, which is there still
+            self._graph.initializer.add().CopyFrom(tensor)
+            self._graph.initializer[-1].name = wanted
+            self._there.add(wanted)
+        return wanted
+
+
+def _give_back(graph: Any, node: Any, whole: _Floating, made_by: dict[str, Any]) -> None:
     """Float weights for a node, and the activation that its output's range had replaced."""
-    first = next(one for one in floating.graph.node if one.name == node.name)
+    first = whole.nodes[node.name]
+    del node.input[len(first.input) :]  # a bias that only corrected the rounding
     for place, name in enumerate(first.input):
         if place < len(node.input) and _is_constant(node.input[place], made_by):
             free = f"{name}_float" if name in made_by else name  # the rounded bias has taken the name
-            node.input[place] = _constant(graph, floating, name, free)
+            node.input[place] = whole.constant(name, free)
     out = first.output[0]
-    after = next((one for one in floating.graph.node if out in one.input and one.op_type in ACTIVATIONS), None)
-    names = {one.name for one in graph.node}
-    if after is None or node.output[0] == out or after.name in names:
+    after = whole.activations.get(out)
+    if after is None or node.output[0] == out or any(one.name == after.name for one in graph.node):
         return
     place = next(index for index, one in enumerate(graph.node) if one.name == node.name)
     activation = type(after)()
     activation.CopyFrom(after)
     for index, name in enumerate(after.input[1:], 1):
         if name:
-            activation.input[index] = _constant(graph, floating, name, name)
+            activation.input[index] = whole.constant(name, name)
     activation.output[0] = node.output[0]
     node.output[0] = out
     graph.node.insert(place + 1, activation)
-
-
-def _constant(graph: Any, floating: Any, name: str, wanted: str) -> str:
-    """The name under which the float graph's constant now stands in the graph."""
-    if all(one.name != wanted for one in graph.initializer):
-        tensor = next((one for one in floating.graph.initializer if one.name == name), None)
-        if tensor is None:
-            return name  # made by a node, which is there still
-        graph.initializer.add().CopyFrom(tensor)
-        graph.initializer[-1].name = wanted
-    return wanted
 
 
 def _sweep(graph: Any) -> None:

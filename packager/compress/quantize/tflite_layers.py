@@ -11,7 +11,8 @@ from packager.tflite_model import constant, operator_name, text
 
 _WEIGHTS = {"TRANSPOSE_CONV": 1}  # where the weights stand among the inputs, if not at 1
 _DATA = {"TRANSPOSE_CONV": 2}  # where the values stand, if not at 0
-_INT8 = 9  # TensorType.INT8 in TFLite's schema
+_INT8, _FLOAT = 9, 0  # TensorType.INT8 and FLOAT32 in TFLite's schema
+_HYBRID = ("FULLY_CONNECTED", "BATCH_MATMUL")  # round their float values themselves where their weights are INT8
 
 
 def compute_layers(model: Any) -> list[Layer]:
@@ -31,14 +32,16 @@ def compute_layers(model: Any) -> list[Layer]:
 
 
 def computed_in_int8(model: Any) -> list[bool]:
-    """For each of them, whether values and weights are INT8."""
+    """For each of them, whether it multiplies INT8 with INT8, be it that it rounds its values itself (dynamic INT8)."""
     graph = model.subgraphs[0]
     found = []
     for op in graph.operators:
         kind = operator_name(model, op)
         if kind in COMPUTE:
             pair = (op.inputs[_DATA.get(kind, 0)], op.inputs[_WEIGHTS.get(kind, 1)])
-            found.append(all(graph.tensors[int(index)].type == _INT8 for index in pair))
+            values, weights = (graph.tensors[int(index)].type for index in pair)
+            taken = values == _INT8 or (values == _FLOAT and kind in _HYBRID)
+            found.append(taken and weights == _INT8)
     return found
 
 

@@ -149,3 +149,24 @@ def test_ranges_leave_a_lone_outlier_outside(clip):
     low, high = clip(hist, 0.0, 1.0, symmetric=False)
     assert low == 0
     assert 0.2 < high < 0.6
+
+
+def test_bias_that_only_corrected_rounding_goes_with_it(tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c1"], name="first", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c1"], ["r1"], name="act"),
+        helper.make_node("Conv", ["r1", "w2"], ["scores"], name="last"),
+    ]
+    constants = [("w1", models.weights(8, 1, 3, 3, seed=1)), ("w2", models.weights(8, 8, 1, 1, seed=3))]
+    outputs = [models.tensor("scores", [1, 8, 8, 8])]
+    model = models.save(tmp_path / "net.onnx", nodes, [models.tensor("image", [1, 1, 8, 8])], outputs, constants)
+    images = np.random.default_rng(0).standard_normal((20, 1, 8, 8)).astype(np.float32) + 1
+    np.savez(tmp_path / "cal.npz", image=images)
+    calibration = load_calibration(str(tmp_path / "cal.npz"), model_inputs(load_model(model)))
+    recipe = Recipe(
+        "mine", "int8", weight_type="uint8", activation_type="uint8", bias_correction=True, exclude=("first",)
+    )
+    quantize_static(model, tmp_path / "q.onnx", calibration, recipe, lambda _: None)
+    by_name = {node.name: node for node in load_model(tmp_path / "q.onnx").graph.node}
+    assert list(by_name["first"].input) == ["image", "w1"]
+    assert len(by_name["last"].input) == 3

@@ -31,10 +31,10 @@ class Pretend:
     def progress(self, _):
         pass
 
-    def rollback(self, _slot, leaving):
-        assert leaving == "new"
+    def rollback(self, _slot, leaving, *, emptying):
+        assert (leaving, emptying) == ("new", True)
         if "stuck" in self.address:
-            raise DeviceError("no previous", code="no-previous")
+            raise DeviceError("the disk is full", code="disk-full")
         Pretend.tries[self.address] = "rollback"
 
     def work(self):
