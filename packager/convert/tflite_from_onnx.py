@@ -13,6 +13,7 @@ from packager import toolchain
 from packager.artifact import Artifact, digest_files
 from packager.onnx_model import all_nodes, fix_shapes, load_model, save_model
 from packager.tensorrt.repair import fold
+from packager.tflite_layouts import channels_first, is_turned, turned_by_values
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, to_bytes
 from packager.worker import run_worker
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from agent.contract.manifest import TensorSpec
 
 _TOOL = "onnx2tf"
-_IMAGE_RANK = 4
 _CUSTOM = "ONNX_"
 _INSTEAD = {
     "Col2Im": "where window and stride are equal, a reshape and a transpose",
@@ -64,7 +64,7 @@ class TfliteFromOnnx:
             raise _explain(error) from error
         raw = Path(made["file"]).read_bytes()
         _refuse_custom(parse_model(raw, "onnx2tf's result"), load_model(folder / "model.onnx", weights=False))
-        return _finish(raw, artifact, last, workdir)
+        return _finish(raw, artifact, last, workdir, first=layout in ("nchw", "keep"))
 
 
 def _refuse_custom(model: Any, graph: Any) -> None:
@@ -109,37 +109,59 @@ def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> di
     return found
 
 
-def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path) -> Artifact:
+def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path, *, first: bool) -> Artifact:
+    """`first`: maps among the outputs have their channels first too."""
     model = parse_model(raw, "onnx2tf's result")
     graph = model.subgraphs[0]
-    layouts_in = _ordered(model_inputs(model), artifact.inputs, graph, "inputs")
-    layouts_out = _ordered(model_outputs(model), artifact.outputs, graph, "outputs")
+    _order(model_inputs(model), artifact.inputs, graph, "inputs")
+    _order(model_outputs(model), artifact.outputs, graph, "outputs")
+    inputs = tuple(
+        dataclasses.replace(spec, layout="nhwc" if _taken_last(old, spec, last) else old.layout)
+        for spec, old in zip(model_inputs(model), artifact.inputs, strict=True)
+    )
+    turned = _turned(model, artifact, inputs, workdir)
+    if first and turned:
+        model, turned = channels_first(model, turned), []
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = workdir / "converted.tflite"
     path.write_bytes(to_bytes(model))
     digest = digest_files([path])
     options = {"backend": "flatbuffer_direct", "channels_last": list(last)}
     version = toolchain.TOOLS[_TOOL].requirements[0].partition("==")[2]
-    kept = [spec.layout for spec in artifact.inputs]
     return Artifact(
         format="tflite",
         path=path,
         digest=digest,
         inputs=tuple(
-            dataclasses.replace(spec, layout=layout or before)
-            for spec, layout, before in zip(model_inputs(model), layouts_in, kept, strict=True)
+            dataclasses.replace(spec, name=old.name) for spec, old in zip(inputs, artifact.inputs, strict=True)
         ),
         outputs=tuple(
-            dataclasses.replace(spec, layout=layout)
-            for spec, layout in zip(model_outputs(model), layouts_out, strict=True)
+            dataclasses.replace(spec, layout="nhwc" if place in turned else "")
+            for place, spec in enumerate(model_outputs(model))
         ),
         steps=(*artifact.steps, Step("tflite_from_onnx", f"onnx2tf {version}", options, digest)),
         findings=artifact.findings,
     )
 
 
-def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str) -> list[str]:
-    """Puts the graph's inputs or outputs into the original's order; the layout that each has come to ("" for its own)."""
+def _taken_last(old: TensorSpec, new: TensorSpec, last: Sequence[str]) -> bool:
+    turned = is_turned(old.shape, new.shape)
+    return old.name in last if turned is None else turned
+
+
+def _turned(model: Any, artifact: Artifact, inputs: Sequence[TensorSpec], workdir: Path) -> list[int]:
+    """The places of the outputs that have come to channels last: by their shapes, or where those are equal by their values."""
+    pairs = zip(artifact.outputs, model_outputs(model), strict=True)
+    told = [is_turned(old.shape, new.shape) for old, new in pairs]
+    doubtful = [place for place, turned in enumerate(told) if turned is None]
+    if doubtful:
+        sure = turned_by_values(workdir / "onnx2tf" / "model.onnx", model, inputs, doubtful)
+        told = [place in sure if turned is None else turned for place, turned in enumerate(told)]
+    return [place for place, turned in enumerate(told) if turned]
+
+
+def _order(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str) -> None:
+    """Puts the graph's inputs or outputs into the original's order."""
     if len(found) != len(wanted):
         raise ConvertError(
             f"onnx2tf made {len(found)} {side} of {len(wanted)}", fix="build with --runtime onnxruntime", code="onnx2tf"
@@ -149,22 +171,10 @@ def _ordered(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: A
     if sorted(places) != list(range(len(found))):
         places = list(range(len(found)))
     setattr(graph, side, [int(getattr(graph, side)[place]) for place in places])
-    return [_layout(found[place], before) for place, before in zip(places, wanted, strict=True)]
 
 
 def _plain(name: str) -> str:
     return "".join(one if one.isalnum() else "_" for one in name)
-
-
-def _layout(spec: TensorSpec, before: TensorSpec) -> str:
-    """Whether a map was turned to channels last: its shape tells."""
-    if len(spec.shape) != _IMAGE_RANK or len(before.shape) != _IMAGE_RANK:
-        return ""
-    old, new = list(before.shape), list(spec.shape)
-    turned = [old[0], old[2], old[3], old[1]]
-    same = all(isinstance(a, str) or a == b for a, b in zip(turned, new, strict=True))
-    kept = all(isinstance(a, str) or a == b for a, b in zip(old, new, strict=True))
-    return "nhwc" if same and not kept else ""
 
 
 def _explain(error: ConvertError) -> ConvertError:

@@ -71,3 +71,33 @@ def test_shapes_computed_from_constants_and_batch_normalisation_are_folded(tmp_p
     assert counts["CONV_2D"] == 1
     assert counts["TRANSPOSE"] == 0
     assert counts["MUL"] == 0
+
+
+def convolution(path, size):
+    """3 x size x size to 4 x (size - 2) x (size - 2)."""
+    weights = np.random.default_rng(0).normal(0, 1, (4, 3, 3, 3)).astype("float32")
+    sides = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, size, size]), ("y", [1, 4, size - 2, size - 2]))
+    ]
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], name="c")]
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], [numpy_helper.from_array(weights, "w")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("size", [6, 16])
+@pytest.mark.parametrize("layout", ["", "nchw"])
+def test_map_as_output_is_right_in_either_layout(tmp_path, size, layout):
+    """The build compares with the original; 6 gives a map of 4 x 4 x 4, whose shape does not tell the order of its axes."""
+    built = build(
+        convolution(tmp_path / "net.onnx", size),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe="fp32",
+        layout=layout,
+        output=tmp_path / "net.edgepack",
+    )
+    (spec,) = built.manifest.outputs
+    assert spec.layout == ("" if layout else "nhwc")
+    assert spec.shape == ([1, 4, size - 2, size - 2] if layout else [1, size - 2, size - 2, 4])

@@ -1,0 +1,103 @@
+"""In which order a converter left the axes of a map, where its shape does not tell; and the way back to channels first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packager.tflite_model import need, operator_name, parse_model, schema, to_bytes
+
+if TYPE_CHECKING:
+    from agent.contract.manifest import TensorSpec
+
+IMAGE_RANK = 4
+_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+
+
+def is_turned(before: Sequence[int | str], after: Sequence[int | str]) -> bool | None:
+    """Whether a map went from channels first to channels last; None where its shape is the same either way."""
+    if len(before) != IMAGE_RANK or len(after) != IMAGE_RANK:
+        return False
+    turned = _agree([before[axis] for axis in _LAST], after)
+    return None if turned and _agree(before, after) else turned
+
+
+def _agree(old: Sequence[int | str], new: Sequence[int | str]) -> bool:
+    return all(isinstance(a, str) or a == b for a, b in zip(old, new, strict=True))
+
+
+def turned_by_values(source: Path, model: Any, inputs: Sequence[TensorSpec], places: Iterable[int]) -> list[int]:
+    """Those of the outputs at `places` whose values, on one random input, are the ONNX model's with the channels last.
+
+    `inputs` are the converted model's, in the order of the ONNX model's; what has no real numbers is fed with zeros.
+    """
+    import numpy as np
+    import onnxruntime
+
+    quiet = onnxruntime.SessionOptions()
+    quiet.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(source), quiet, providers=["CPUExecutionProvider"])
+    interpreter = need("ai_edge_litert.interpreter").Interpreter(model_content=to_bytes(model))
+    interpreter.allocate_tensors()
+    random = np.random.default_rng(0)
+    feed = {}
+    for given, spec, detail in zip(session.get_inputs(), inputs, interpreter.get_input_details(), strict=True):
+        real = np.dtype(detail["dtype"]).kind == "f"
+        value = random.standard_normal(detail["shape"]) if real else np.zeros(detail["shape"])
+        value = value.astype(detail["dtype"])
+        interpreter.set_tensor(detail["index"], value)
+        feed[given.name] = np.transpose(value, _FIRST) if spec.layout == "nhwc" else value
+    interpreter.invoke()
+    truth = session.run(None, feed)
+    found = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
+    return [
+        place
+        for place in places
+        if _apart(found[place], np.transpose(truth[place], _LAST)) < _apart(found[place], truth[place])
+    ]
+
+
+def _apart(left: Any, right: Any) -> float:
+    return float(abs(left.astype("float64") - right.astype("float64")).sum())
+
+
+def channels_first(model: Any, places: Iterable[int]) -> Any:
+    """The model with a TRANSPOSE to channels first behind the outputs at `places`; its signatures are gone."""
+    import numpy as np
+
+    fb = schema()
+    graph = model.subgraphs[0]
+    for place in places:
+        source = int(graph.outputs[place])
+        order = fb.BufferT()
+        order.data = np.frombuffer(np.array(_FIRST, np.int32).tobytes(), np.uint8)
+        model.buffers.append(order)
+        axes, made = fb.TensorT(), fb.TensorT()
+        axes.name, axes.shape, axes.type = f"order_{place}".encode(), [IMAGE_RANK], fb.TensorType.INT32
+        axes.buffer = len(model.buffers) - 1
+        made.name, made.type, made.buffer = f"first_{place}".encode(), graph.tensors[source].type, 0
+        made.shape = [int(graph.tensors[source].shape[axis]) for axis in _FIRST]
+        graph.tensors += [axes, made]
+        op = fb.OperatorT()
+        op.opcodeIndex, op.inputs = _code(model, fb), [source, len(graph.tensors) - 2]
+        op.outputs, op.builtinOptions = [len(graph.tensors) - 1], fb.TransposeOptionsT()
+        op.builtinOptionsType = fb.BuiltinOptions.TransposeOptions
+        graph.operators.append(op)
+        graph.outputs = [op.outputs[0] if at == place else int(index) for at, index in enumerate(graph.outputs)]
+    model.signatureDefs = None  # they name the old outputs; `rename` writes them anew
+    return parse_model(to_bytes(model))
+
+
+def _code(model: Any, fb: Any) -> int:
+    """The place of TRANSPOSE among the operators' codes, put there where it is not."""
+    for place in range(len(model.operatorCodes)):
+        probe = fb.OperatorT()
+        probe.opcodeIndex = place
+        if operator_name(model, probe) == "TRANSPOSE":
+            return place
+    code = fb.OperatorCodeT()
+    code.builtinCode = code.deprecatedBuiltinCode = fb.BuiltinOperator.TRANSPOSE
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
