@@ -125,6 +125,7 @@ def main():
             "small": machine.conv_net(folder / "small.onnx", size=32, channels=40, blocks=6),
             "large": machine.conv_net(folder / "large.onnx", size=64, channels=64, blocks=8),
             "huge": machine.conv_net(folder / "huge.onnx", size=160, channels=96, blocks=9),
+            "giant": machine.conv_net(folder / "giant.onnx", size=160, channels=96, blocks=19),
         }
         results = [
             compare(name, path, folder, chosen.turns, chosen.seconds)

@@ -3,6 +3,7 @@
 python -m benchmarks.compare_truth record FILE --minutes N [--slower]   # A against A, or 20 against 21 equal layers
 python -m benchmarks.compare_truth judge FILE...
 python -m benchmarks.compare_truth coverage [--times N]                 # of the 95 % interval, on simulated drifting noise
+python -m benchmarks.compare_truth duration [--times N]                 # a comparison of a model of 10 ms by default
 """
 
 from __future__ import annotations
@@ -134,9 +135,33 @@ def coverage(times):
         machine.row(drift, process, times, f"{share:.1%}", f"{width:.3f}")
 
 
+def duration(times):
+    from packager import Device, build
+    from packager.compare.run import compare
+
+    print(f"`{machine.command()}`, {machine.facts()}; {machine.load()}\n")
+    machine.header(
+        "p50 of A, ms", "measured, s", "in all on the device, s", "verdict", "B over A", "samples of each side"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["HOME"] = scratch
+        model = machine.conv_net(Path(scratch) / "ten.onnx", size=64, channels=64, blocks=10)
+        bundle = Path(scratch) / "ten.edgepack"
+        build(str(model), "linux-x86-64", recipe="fp32", output=bundle, check=False)
+        with Device("local") as device:
+            for _ in range(times):
+                found = compare(device, bundle, bundle, threads=1)
+                spent = sum(sum(samples(one.rounds, "a") + samples(one.rounds, "b")) for one in found.pairings) / 1e9
+                ratio = found.judgement.ratio
+                between = f"{ratio.estimate:.3f} ({ratio.low:.3f} to {ratio.high:.3f})"
+                cells = (f"{spent:.0f}", f"{found.seconds:.0f}", found.judgement.verdict, between, found.a.n)
+                machine.row(f"{found.a.p50:.1f}", *cells)
+    print(f"\n{machine.load()} at the end")
+
+
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["record", "judge", "coverage"])
+    parser.add_argument("what", choices=["record", "judge", "coverage", "duration"])
     parser.add_argument("files", nargs="*", type=Path)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--times", type=int, default=1000)
@@ -146,8 +171,10 @@ def main():
         record(chosen.files[0], chosen.minutes, chosen.slower)
     elif chosen.what == "judge":
         judge(chosen.files)
-    else:
+    elif chosen.what == "coverage":
         coverage(chosen.times)
+    else:
+        duration(chosen.times)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import os
 from typing import Any, Dict, List, Optional, Set
 
 from agent.contract.errors import ContractError, DeviceError
+from agent.litert import layers as litert_layers
+from agent.litert.profiler import Event, ProfiledModel
 
 DISTRIBUTIONS = ["ai-edge-litert", "tflite-runtime"]
 MODULES = ["ai_edge_litert.interpreter", "tflite_runtime.interpreter"]
@@ -36,11 +38,14 @@ class Runner:
         self._outputs: List[int] = []
         self._scales: List[Any] = []
         self._shapes: Dict[str, Any] = {}
+        self._profiled: Optional[ProfiledModel] = None
+        self._events: List[List[Event]] = []
 
     def load(self, path: str, options: Dict[str, Any]) -> None:
-        """`options`: threads (0: the runtime's default), provider (xnnpack or cpu), session_options ("resolver").
+        """`options`: threads (0: the runtime's default), provider (xnnpack or cpu), session_options ("resolver"), layer_times.
 
-        Raises DeviceError when the runtime does not work or the model does not load.
+        Raises DeviceError when the runtime does not work or the model does not load; `no-layers` when `layer_times` are asked
+        for and LiteRT's profiler cannot be used.
         """
         module = _import()
         self._module = module.__name__.partition(".")[0]
@@ -54,7 +59,8 @@ class Runner:
             )
         settings = dict(options.get("session_options") or {})
         _check_options(settings)
-        resolver = getattr(module.OpResolverType, _RESOLVERS[settings.get("resolver") or self._provider])
+        kernels = settings.get("resolver") or self._provider
+        resolver = getattr(module.OpResolverType, _RESOLVERS[kernels])
         try:
             self._interpreter = module.Interpreter(
                 model_path=path,
@@ -65,6 +71,8 @@ class Runner:
         except Exception as error:
             raise _load_failed(path, self.version(), self._module, error) from error
         self._bind()
+        if options.get("layer_times"):
+            self._profiled = ProfiledModel(path, kernels, options.get("threads") or 0)
 
     def _bind(self) -> None:
         inputs, outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
@@ -154,20 +162,53 @@ class Runner:
             counts[key] = counts.get(key, 0) + 1
         return counts
 
+    def profiled(self, inputs: Dict[str, Any]) -> int:
+        """Nanoseconds of an inference in which LiteRT times its operators, by its own clock; needs `layer_times` at load."""
+        model: Any = self._profiled
+        if not self._events:
+            model.feed(inputs)
+        model.run()
+        events, whole = model.events()
+        self._events.append(events)
+        return int(whole) * 1000
+
+    def layers(self) -> List[Dict[str, Any]]:
+        """The operators in the order they ran, as fields of `agent.contract.protocol.Layer`, over all `profiled` inferences
+        but the first; `original` are the tensors that they make.
+        """
+        details = self._interpreter._get_ops_details()  # noqa: SLF001 - see `placement`
+        names = {one["index"]: one["name"] for one in self._interpreter.get_tensor_details()}
+        nodes = [
+            litert_layers.Node(one["op_name"], [names[int(out)] for out in one["outputs"] if int(out) in names])
+            for one in details
+        ]
+        taken = [sorted(part) for part in _by_delegate(details)]
+        return litert_layers.layers(self._events[1:] or self._events, nodes, taken)
+
     def close(self) -> None:
         """Frees the interpreter."""
+        if self._profiled is not None:
+            self._profiled.close()
+            self._profiled = None
         self._interpreter = self._set = self._get = self._invoke = None
 
 
 def _delegated(nodes: List[Dict[str, Any]]) -> Set[int]:
-    """The operators inside the delegates: those met on the way back from a delegate's outputs to its inputs."""
+    """The operators inside the delegates."""
+    return set().union(*_by_delegate(nodes))
+
+
+def _by_delegate(nodes: List[Dict[str, Any]]) -> List[Set[int]]:
+    """The operators inside each delegate: those met on the way back from its outputs to its inputs."""
     made_by = {
         int(out): index for index, node in enumerate(nodes) if node["op_name"] != "DELEGATE" for out in node["outputs"]
     }
-    taken = set()  # type: Set[int]
+    parts = []  # type: List[Set[int]]
     for node in nodes:
         if node["op_name"] != "DELEGATE":
             continue
+        taken = set()  # type: Set[int]
+        parts.append(taken)
         edge = {int(index) for index in node["inputs"]}
         waiting = [int(index) for index in node["outputs"]]
         while waiting:
@@ -176,7 +217,7 @@ def _delegated(nodes: List[Dict[str, Any]]) -> Set[int]:
                 continue
             taken.add(index)
             waiting += [int(tensor) for tensor in nodes[index]["inputs"] if int(tensor) not in edge]
-    return taken
+    return parts
 
 
 def _import() -> Any:

@@ -191,31 +191,36 @@ def _show(series: Series, rows: list[Row], told: list[dict[str, Any]], baselines
 
 
 @click.command()
-@click.option("--keep", type=click.IntRange(0), help="So many of the newest of each model, device and runtime stay.")
+@click.option(
+    "--keep", type=click.IntRange(0), help="So many of the newest of each model (or pair), device and runtime stay."
+)
 @click.option("--older-than", type=click.FloatRange(0), metavar="DAYS", help="Only what was stored before.")
 @click.option("--dry-run", is_flag=True, help="Names the runs and forgets none.")
 @database_option
 @json_option
 def prune(keep: int | None, older_than: float | None, database: str, *, dry_run: bool, as_json: bool) -> None:
-    """Forget old runs. With both conditions a run must meet both; baselines always stay."""
+    """Forget old runs and comparisons. With both conditions one must meet both; baselines always stay."""
     from agent.contract.errors import UsageError
-    from packager.results.history import doomed
-    from packager.results.store import ResultStore
+    from packager.results.history import doomed, doomed_comparisons
+    from packager.results.pairings import PairingStore
 
     if keep is None and older_than is None:
         raise UsageError("nothing says which runs may go", fix="--keep N, --older-than DAYS, or both", code="no-rule")
-    store = ResultStore(address=database)
+    store = PairingStore(address=database)
     held = [one.run for one in store.baselines()]
-    limit = None if older_than is None else older_than * _DAY
-    runs = doomed(store.rows(), held, keep=keep, older_than=limit, now=time.time())
+    limit, now = None if older_than is None else older_than * _DAY, time.time()
+    runs = doomed(store.rows(), held, keep=keep, older_than=limit, now=now)
+    comparisons = doomed_comparisons(store.comparison_rows(), keep=keep, older_than=limit, now=now)
     if not dry_run:
         store.delete(runs)
+        store.delete_comparisons(comparisons)
     tell(store)
     if as_json:
-        print_json({"runs": runs, "deleted": not dry_run})
-    else:
-        numbers = f": {', '.join(map(str, runs))}" if runs else ""
-        click.echo(f"{len(runs)} runs {'would be' if dry_run else 'are'} forgotten{numbers}")
+        print_json({"runs": runs, "comparisons": comparisons, "deleted": not dry_run})
+        return
+    for word, gone in (("runs", runs), ("comparisons", comparisons)):
+        numbers = f": {', '.join(map(str, gone))}" if gone else ""
+        click.echo(f"{len(gone)} {word} {'would be' if dry_run else 'are'} forgotten{numbers}")
 
 
 @click.command()

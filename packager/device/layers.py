@@ -17,22 +17,48 @@ if TYPE_CHECKING:
     from agent.contract.report import Report
 
 _EVEN_IF_NAMED = ("Transpose", "Pad")  # a model may have these of its own; Q/DQ and casts only conversion brings
+_WRAPPED = "wrapped"  # the model inside litert-torch's ChannelLastIOWrapper
 _WORD = re.compile(r"[\w./:-]")
 
 
 def tie(report: Report, bundle: str | Path) -> Report:
-    """The report with `original` filled in, where the bundle holds an ONNX model."""
+    """The report with `original` filled in, where the bundle holds an ONNX model; a TFLite model's tensors told as the
+    original's modules, where they bear their names.
+    """
     if report.profile is None or not report.profile.layers:
         return report
     with archive.BundleReader(bundle) as reader:
-        if not reader.manifest.model.endswith(".onnx"):
-            return report
-        raw = reader.read(reader.manifest.model)
-    import onnx
+        model = reader.manifest.model
+        raw = reader.read(model) if model.endswith(".onnx") else b""
+    if model.endswith(".tflite"):
+        layers = [dataclasses.replace(one, original=plain(one.original)) for one in report.profile.layers]
+    elif raw:
+        import onnx
 
-    nodes = list(onnx.load_model_from_string(raw).graph.node)
-    layers = tied(report.profile.layers, nodes)
+        layers = tied(report.profile.layers, list(onnx.load_model_from_string(raw).graph.node))
+    else:
+        return report
     return dataclasses.replace(report, profile=dataclasses.replace(report.profile, layers=layers))
+
+
+def plain(tensors: Iterable[str]) -> list[str]:
+    """The names of TFLite tensors as the model's author knows them. A converter joins, with semicolons, the places of all
+    that was fused; litert-torch's places are paths of classes with attributes: `a.Net_/b.Sequential_body/c.Conv2d_0`.
+    """
+    places: list[str] = []
+    for name in tensors:
+        parts = [part for part in name.split(";") if part and not part.isdigit()]
+        paths = [_module(part) if "torch." in name else part for part in parts]
+        inner = [one for one in paths if not any(other.startswith(f"{one}.") for other in paths)]
+        places += [one for one in inner if one not in places]
+    return places
+
+
+def _module(place: str) -> str:
+    """`litert_torch.X.ChannelLastIOWrapper/user.Net_wrapped/torch.nn.modules.conv.Conv2d_stem`: stem."""
+    classes = [part.rpartition(".")[2].partition("_") for part in place.split("/")]
+    inner = [attribute for _, _, attribute in classes if attribute and attribute != _WRAPPED]
+    return ".".join(inner) or classes[-1][0]
 
 
 def tied(layers: Iterable[Layer], nodes: list[Any]) -> list[Layer]:

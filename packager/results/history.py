@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.report import Report
@@ -11,6 +11,7 @@ from agent.contract.report import Report
 if TYPE_CHECKING:
     import numpy as np
 
+    from packager.results.pairings import ComparisonRow
     from packager.results.store import Row
     from packager.results.tables import Series
 
@@ -109,13 +110,31 @@ def doomed(
     """The runs that a retention lets go: beyond the newest `keep` of their series, and stored more than `older_than` seconds
     ago, where both are given. Baselines (`held`) stay.
     """
+    return _let_go([(row.run, row.series, row.stored_unix) for row in rows], held, keep, older_than, now)
+
+
+def doomed_comparisons(
+    rows: Sequence[ComparisonRow], *, keep: int | None, older_than: float | None, now: float
+) -> list[int]:
+    """The same of comparisons: those of one device and the same two bundles' names are a series."""
+    return _let_go([(row.number, row.what, row.stored_unix) for row in rows], (), keep, older_than, now)
+
+
+def _let_go(
+    rows: Sequence[tuple[int, Hashable, float]],
+    held: Sequence[int],
+    keep: int | None,
+    older_than: float | None,
+    now: float,
+) -> list[int]:
+    """Of (number, series, stored) the numbers that go."""
     kept: set[int] = set(held)
     if keep is not None:
-        series: dict[Series, list[int]] = {}
-        for row in rows:
-            series.setdefault(row.series, []).append(row.run)
-        for runs in series.values():
-            kept.update(sorted(runs)[max(0, len(runs) - keep) :])
+        series: dict[Hashable, list[int]] = {}
+        for number, key, _ in rows:
+            series.setdefault(key, []).append(number)
+        for numbers in series.values():
+            kept.update(sorted(numbers)[max(0, len(numbers) - keep) :])
     return [
-        row.run for row in rows if row.run not in kept and (older_than is None or row.stored_unix < now - older_than)
+        number for number, _, stored in rows if number not in kept and (older_than is None or stored < now - older_than)
     ]

@@ -13,7 +13,7 @@ from packager.results.store import ResultStore
 from packager.results.tables import tables
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import sqlalchemy as sa
 
@@ -28,6 +28,15 @@ class StoredComparison:
     margin: float
     looks: int
     pairings: list[Pairing]
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparisonRow:
+    """A comparison as the table's columns tell it, its samples unread; `what`: device and both bundles' names."""
+
+    number: int
+    stored_unix: float
+    what: tuple[str, str, str]
 
 
 class PairingStore(ResultStore):
@@ -62,6 +71,33 @@ class PairingStore(ResultStore):
     def comparisons(self) -> list[StoredComparison]:
         """All of them, oldest first."""
         return self._comparisons(None)
+
+    def comparison_rows(self) -> list[ComparisonRow]:
+        """All of them, oldest first, their samples unread."""
+        import sqlalchemy as sa
+
+        table = tables().pairings
+        query = sa.select(*(column for column in table.c if column.name != "document")).order_by(table.c.pairing)
+        found: dict[str, ComparisonRow] = {}
+        with self._read() as connection:
+            for row in connection.execute(query):
+                what = (row.device, row.a_name, row.b_name)
+                found.setdefault(row.comparison, ComparisonRow(int(row.pairing), row.stored_unix, what))
+        return list(found.values())
+
+    def delete_comparisons(self, numbers: Collection[int]) -> None:
+        """Forgets these comparisons, all pairings of each."""
+        import sqlalchemy as sa
+
+        table = tables().pairings
+
+        def work(connection: sa.Connection) -> None:
+            for number in numbers:
+                words = connection.execute(sa.select(table.c.comparison).where(table.c.pairing == number)).scalars()
+                for word in list(words):
+                    connection.execute(sa.delete(table).where(table.c.comparison == word))
+
+        self._write(work)
 
     def _comparisons(self, number: int | None) -> list[StoredComparison]:
         import sqlalchemy as sa

@@ -40,7 +40,7 @@ def test_pruning_keeps_baselines(edgepack, stored):
     edgepack("results", "baseline", "set", 3)
     assert edgepack("results", "prune").status == 2
     named = edgepack("results", "prune", "--keep", 2, "--dry-run", "--json").json
-    assert named == {"runs": [run for run in stored[:-2] if run != 3], "deleted": False}
+    assert named == {"runs": [run for run in stored[:-2] if run != 3], "comparisons": [], "deleted": False}
     assert edgepack("results", "prune", "--keep", 2).status == 0
     assert [one["run"] for one in edgepack("results", "list", "--json").json] == [16, 15, 3]
 

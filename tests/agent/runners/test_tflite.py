@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from agent.contract.errors import ContractError, DeviceError
+from agent.litert import profiler
 from agent.runners.tflite import Runner
 from tests.tflite_models import Graph, add, classifier, fb, needs_tflite, running_sum, samples
 
@@ -85,3 +86,61 @@ def test_file_that_is_no_model(runner, tmp_path):
     with pytest.raises(DeviceError) as error:
         runner.load(saved(tmp_path, b"TFL3 is not here"), {})
     assert error.value.code == "load-failed"
+
+
+def layers_of(runner, path, feed, **options):
+    runner.load(path, {"threads": 1, "layer_times": True, **options})
+    times = [runner.profiled(feed) for _ in range(4)]
+    assert min(times) > 0
+    return runner.layers()
+
+
+def test_layers_of_own_kernels_are_the_operators(runner, tmp_path):
+    rows = layers_of(runner, saved(tmp_path, classifier()), {"image": samples(1)}, provider="cpu")
+    assert [(row["kind"], row["original"]) for row in rows][2:5] == [
+        ("ADD", ["both"]),
+        ("PAD", ["padded"]),
+        ("CONV_2D", ["third"]),
+    ]
+    assert {row["provider"] for row in rows} == {"cpu"}
+    assert [row["kind"] for row in rows if row["overhead"]] == ["PAD"]
+    assert sum(row["time_ns"] for row in rows) > 0
+
+
+def test_layers_inside_xnnpack_are_tied_to_the_operators(runner, tmp_path):
+    rows = layers_of(runner, saved(tmp_path, classifier()), {"image": samples(1)}, provider="xnnpack")
+    assert {row["provider"] for row in rows} == {"xnnpack"}
+    named = [row["original"] for row in rows if row["original"]]
+    fused = ["padded", "third"]
+    assert named == [["first"], ["second"], ["both"], fused, ["pooled"], ["flat"], ["scores"], ["probabilities"]]
+
+
+def test_what_xnnpack_cannot_run_stands_between_its_parts(runner, tmp_path):
+    g = Graph()
+    source, one = g.tensor("x", [1, 64]), g.tensor("one", [1], [1.0])
+    before = add(g, add(g, source, one, "h", [1, 64]), one, "h2", [1, 64])
+    axis = g.tensor("axis", [], [1], dtype="int32")
+    summed = g.op("CUMSUM", [before, axis], [g.tensor("sums", [1, 64])], fb.CumsumOptionsT(), "CumsumOptions")
+    raw = g.raw([source], [add(g, add(g, summed, one, "k", [1, 64]), before, "out", [1, 64])])
+    rows = layers_of(runner, saved(tmp_path, raw), {"x": np.zeros((1, 64), np.float32)})
+    assert [(row["original"], row["provider"]) for row in rows] == [
+        (["h"], "xnnpack"),
+        (["h2"], "xnnpack"),
+        (["sums"], "cpu"),
+        (["k"], "xnnpack"),
+        (["out"], "xnnpack"),
+    ]
+
+
+def test_layers_of_an_unknown_version_are_not_read(runner, tmp_path, monkeypatch):
+    monkeypatch.setattr(profiler, "VERSIONS", ("1.",))
+    with pytest.raises(DeviceError, match="is not known") as error:
+        runner.load(saved(tmp_path, classifier()), {"layer_times": True})
+    assert error.value.code == "no-layers"
+
+
+def test_layers_of_another_batch_are_not_told(runner, tmp_path):
+    runner.load(saved(tmp_path, classifier()), {"layer_times": True})
+    with pytest.raises(DeviceError, match="another size") as error:
+        runner.profiled({"image": samples(2)})
+    assert error.value.code == "no-layers"

@@ -3,7 +3,7 @@
 from onnx import helper
 
 from agent.contract.protocol import Layer
-from packager.device.layers import tied
+from packager.device.layers import plain, tied
 from packager.results.details import overhead_share
 
 
@@ -54,3 +54,19 @@ def test_quantising_is_overhead_even_where_the_bundle_names_it():
 def test_one_name_inside_another_is_not_taken():
     (found,) = tied([layer("conv10", "Gemm")], NODES[:1])
     assert found.original == []
+
+
+def test_a_module_is_told_by_its_attributes():
+    wrapper = "litert_torch._convert.to_channel_last_io.ChannelLastIOWrapper/_user_net.Net_wrapped"
+    block = f"{wrapper}/torch.nn.modules.container.Sequential_features/_user_net.Block_1"
+    conv, norm = f"{block}/torch.nn.modules.conv.Conv2d_conv", f"{block}/torch.nn.modules.batchnorm.BatchNorm2d_bn"
+    assert plain([f"{block};;{norm};;{conv};2"]) == ["features.1.bn", "features.1.conv"]
+    assert plain([f"{wrapper};1"]) == ["Net"]
+
+
+def test_other_names_of_tensors_stay():
+    assert plain(["scores_dequant", "net/conv/Relu;net/conv/BiasAdd"]) == [
+        "scores_dequant",
+        "net/conv/Relu",
+        "net/conv/BiasAdd",
+    ]

@@ -11,6 +11,7 @@ from agent.contract.pairing import Pairing, PairOptions, PairSide
 from agent.contract.report import RuntimeUsed
 from packager.compare import verdict
 from packager.compare.run import again
+from packager.results.history import doomed_comparisons
 from packager.results.pairings import PairingStore
 from packager.results.store import ResultStore
 from tests.packager.compare.test_ratio import measured
@@ -69,3 +70,16 @@ def test_reports_and_comparisons_share_the_database(store, tmp_path):
     assert ResultStore(tmp_path / "results.sqlite").add(report("job"), "pi") == 1
     assert store.add_pairings([dataclasses.replace(pairing("one"), job="other")], "pi", 0.02) == [1]
     assert ResultStore(tmp_path / "results.sqlite").get(1).report.job == "job"
+
+
+def test_retention_keeps_the_newest_of_each_pair(store):
+    store.add_pairings([pairing("one", seed=1), pairing("two", seed=2)], "pi", 0.02, looks=2)
+    for job in ("three", "four"):
+        store.add_pairings([pairing(job)], "pi", 0.02)
+    store.add_pairings([pairing("five")], "other", 0.02)
+    rows = store.comparison_rows()
+    assert [one.number for one in rows] == [1, 3, 4, 5]
+    assert doomed_comparisons(rows, keep=1, older_than=None, now=rows[-1].stored_unix) == [1, 3]
+    assert doomed_comparisons(rows, keep=1, older_than=3600.0, now=rows[-1].stored_unix) == []
+    store.delete_comparisons([1, 3])
+    assert [one.number for one in store.comparisons()] == [4, 5]
