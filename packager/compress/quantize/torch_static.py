@@ -77,8 +77,8 @@ def _graph_of(module: Any, examples: tuple[Any, ...], feeds: Sequence[Sequence[A
 def _nearer(
     module: Any, whole: StaticResult, feeds: Sequence[Sequence[Any]], recipe: Recipe, engine: str
 ) -> StaticResult:
-    """The whole graph in INT8; where that is far from the original, layer by layer if it is nearer: each layer takes floats
-    anew, and fewer operators are INT8.
+    """The whole graph in INT8; where that is far from the original, layer by layer if that is much nearer: each layer takes
+    floats anew, and fewer operators are INT8.
     """
     few = feeds[:_PROOF_SAMPLES]
     expected = [outputs_of(module, feed) for feed in few]
@@ -93,7 +93,8 @@ def _nearer(
             raise
         return whole
     near = worst_cosine(expected, [outputs_of(layers.module, feed) for feed in few])
-    return layers if near > far else whole
+    # Layers by themselves are slow (each converts its floats there and back): they must be twice as near to be worth it.
+    return layers if 1 - near < (1 - far) / 2 else whole
 
 
 def _by_graph(
