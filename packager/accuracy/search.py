@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
 from agent.contract.errors import ConvertError
+from packager.accuracy.hunt import hunt
 from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
 from packager.accuracy.metric import Score
-from packager.accuracy.paired import Budget, Drop, paired_drop
-from packager.accuracy.sensitivity import Sensitivity, measure_layer
+from packager.accuracy.paired import Budget, Drop
+from packager.accuracy.screen import Screen
+from packager.accuracy.sensitivity import Sensitivity, measure_group
 from packager.accuracy.subject import PROBES, decibels
 from packager.compress.onnx_layers import Int8Share, Layer, share_of
 
@@ -35,6 +37,7 @@ _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which all of them judge afterwards
+_CURING = 0.4  # of the time: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _PROBING = 0.6  # of the time that is left when the cures have been tried; the rest is for scores
 _RANKING = 0.7  # of the probing's
@@ -138,8 +141,8 @@ class Search:
         progress: Callable[[str], None],
     ) -> None:
         self.subject, self.data, self.metric, self.budget = subject, data, metric, budget
+        self.screen = Screen(data, metric, original, budget)
         self.layers, self.memory, self.progress = layers, memory, progress
-        self.original, self._reference = original
         self._seconds = 60 * minutes
         self._end = time.monotonic() + self._seconds
         subject.probes = memory.get("probes") or PROBES
@@ -168,7 +171,8 @@ class Search:
         """The recipe with the changes that lower the noise, which costs no evaluation."""
         best, least = base, self._probe("as the recipe says", base).noise
         for words, change in levers:
-            if self.late:
+            if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
+                self.progress(f"no time for {words}")
                 break
             changed = dataclasses.replace(best, **change)
             rung = self._probe(words, changed)
@@ -218,31 +222,30 @@ class Search:
             except ConvertError as error:
                 score, share, why = None, Int8Share(0.0, 0.0), error.what[:200]
             self.memory.keep(key, self._kept(score, share, why))
-        drop = None if score is None else paired_drop(self.original, score)
+        drop = None if score is None else self.screen.drop(score)
         spent, risk = (math.inf, math.inf) if drop is None else (self.budget.spent(drop), self.budget.risk(drop))
         trial = Trial(words, recipe, score, drop, spent, risk, share, why)
         self.trials.append(trial)
-        lost = why or f"{drop} lost, {share.macs:.1%} of the multiply-adds in INT8"
+        on = f" on {score.n} samples" if score is not None and score.n < len(self.data) else ""
+        lost = why or f"{drop} lost{on}, {share.macs:.1%} of the multiply-adds in INT8"
         self.progress(f"{words}: {lost}")
         return trial
 
     def sensitivities(self, recipe: Recipe, end: float) -> list[Sensitivity]:
-        """Each layer alone, by its noise on a few calibration samples; those measured by the time `end`."""
-        found = []
-        for place, layer in enumerate(self.layers, 1):
-            key = "layer " + json.dumps([layer.name, codec.encode(recipe)], sort_keys=True)
-            kept = self.memory.get(key)
-            if kept is None:
-                if time.monotonic() >= end:
-                    self.progress(f"{place - 1} of {len(self.layers)} layers measured in the time for it")
-                    break
-                self.progress(f"sensitivity of layer {place} of {len(self.layers)}: {layer.name}")
-                one = measure_layer(self.subject, recipe, layer, self.layers, most=_RANKED_ON)
-                self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
-            else:
-                one = Sensitivity(layer, kept[0], kept[1], kept[2], None, kept[3])
-            found.append(one)
-        return found
+        """What each layer costs, by the noise on a few calibration samples; as far as the time until `end` allows."""
+        return hunt(self.layers, lambda group: self._group(recipe, group), lambda: time.monotonic() >= end)
+
+    def _group(self, recipe: Recipe, group: Sequence[Layer]) -> Sensitivity:
+        names = [one.name for one in group]
+        key = "layers " + json.dumps([names, codec.encode(recipe)], sort_keys=True)
+        kept = self.memory.get(key)
+        if kept is not None:
+            return Sensitivity(group[0], kept[0], kept[1], kept[2], None, kept[3])
+        more = f" and the {len(group) - 1} after it" if len(group) > 1 else ""
+        self.progress(f"sensitivity of {names[0]}{more}")
+        one = measure_group(self.subject, recipe, group, self.layers, most=_RANKED_ON)
+        self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
+        return one
 
     @property
     def _spent_all(self) -> bool:
@@ -349,9 +352,8 @@ class Search:
     def _scored(self, recipe: Recipe) -> tuple[Score, Int8Share]:
         lowered = self.subject.lower(recipe)
         start = time.monotonic()
-        outputs = self.subject.outputs(lowered, self.data)
-        self._size_probes((time.monotonic() - start) / max(1, len(self.data)))
-        score = self.metric.measure(outputs, self.data.labels, self._reference)
+        score = self.screen.score(lambda data: self.subject.outputs(lowered, data))
+        self._size_probes((time.monotonic() - start) / max(1, score.n))
         return score, self.share(lowered)
 
     def share(self, lowered: Lowered) -> Int8Share:

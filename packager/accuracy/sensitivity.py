@@ -60,17 +60,29 @@ def measure_layer(
     layer: Layer,
     layers: Sequence[Layer],
     drop: Callable[[Any], float] | None = None,
+) -> Sensitivity:
+    """Quantises `layer` alone and compares with the original. `drop` scores the model, in points."""
+    return measure_group(subject, recipe, [layer], layers, drop)
+
+
+def measure_group(
+    subject: Subject,
+    recipe: Recipe,
+    group: Sequence[Layer],
+    layers: Sequence[Layer],
+    drop: Callable[[Any], float] | None = None,
     most: int | None = None,
 ) -> Sensitivity:
-    """Quantises `layer` alone and compares with the original, on `most` probes. `drop` scores the model, in points."""
-    others = tuple(one.name for one in layers if one.name != layer.name)
+    """Quantises the layers in `group`, no other, and compares on `most` probes; told of the first of them."""
+    inside = {one.name for one in group}
+    others = tuple(one.name for one in layers if one.name not in inside)
     try:
         lowered = subject.lower(dataclasses.replace(recipe, exclude=(*recipe.exclude, *others)))
     except ConvertError as error:
         if error.code not in ("quantiser-failed", "nothing-to-quantise"):
             raise
         # The quantiser's own refusal of this layer is a result of the analysis.
-        return Sensitivity(layer, 1.0, "", 1.0, None, error.what)
+        return Sensitivity(group[0], 1.0, "", 1.0, None, error.what)
     noise, bands = subject.noise(lowered, most)
     band, share = worst_band(bands)
-    return Sensitivity(layer, noise, band, share, None if drop is None else drop(lowered))
+    return Sensitivity(group[0], noise, band, share, None if drop is None else drop(lowered))
