@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, Finding
 from packager import torch_models
-from packager.compress.quantize.torch_clamps import absorb_clamps, guard_clamps, saturates
+from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, guard_clamps, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qconfig
 from packager.compress.quantize.torch_proof import prove_graph, prove_layers
@@ -107,6 +107,7 @@ def _by_graph(
     caps = absorb_clamps(graph, keep=not saturates(engine))
     try:
         prepared = quantize_fx.prepare_fx(graph, _mapping(recipe, engine, caps), examples)
+        cap_outputs_only(prepared, caps, qconfig(recipe, engine).activation)
         with torch.no_grad():
             for feed in feeds:
                 prepared(*feed)
