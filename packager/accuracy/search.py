@@ -282,7 +282,8 @@ class Search:
             self._narrow(ladder[found - 1] if found else rungs[0], ladder[found])
         elif ways and not any(one.spent <= 1 for one in self.trials):
             root, told = min(ways, key=lambda way: min(one.noise for one in rungs if _same(one.recipe, way[0])))
-            deep = self._rungs(root, ranked(told)[:-1], self._end)
+            end = time.monotonic() + _PROBING * (self._end - time.monotonic())
+            deep = self._rungs(root, ranked(told)[:-1], end)
             self._bisect(front([one for one in deep if one.share.macs < LEAST_MACS]), lambda trial: trial.spent <= 1)
         return ways[0][1] if ways else []
 
