@@ -281,7 +281,7 @@ class Search:
         if found is not None:
             self._narrow(ladder[found - 1] if found else rungs[0], ladder[found])
         elif ways and not any(one.spent <= 1 for one in self.trials):
-            root, told = min(ways, key=lambda way: min(one.noise for one in rungs if _same(one.recipe, way[0])))
+            root, told = min(ways, key=lambda way: _least_noise(rungs, way[0]))
             end = time.monotonic() + _PROBING * (self._end - time.monotonic())
             deep = self._rungs(root, ranked(told)[:-1], end)
             self._bisect(front([one for one in deep if one.share.macs < LEAST_MACS]), lambda trial: trial.spent <= 1)
@@ -391,6 +391,7 @@ def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
     return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
 
 
-def _same(one: Recipe, root: Recipe) -> bool:
-    """Whether they differ in what stays in float only."""
-    return dataclasses.replace(one, exclude=()) == dataclasses.replace(root, exclude=())
+def _least_noise(rungs: Sequence[Rung], root: Recipe) -> float:
+    """Among those that differ from `root` in what stays in float only; infinite where there was no time for any."""
+    plain = dataclasses.replace(root, exclude=())
+    return min((one.noise for one in rungs if dataclasses.replace(one.recipe, exclude=()) == plain), default=math.inf)
