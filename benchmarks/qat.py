@@ -1,9 +1,10 @@
 """Quantisation-aware training beside post-training INT8, from the same float weights, in each runtime's own kernels.
 
-    python benchmarks/qat.py CASES [CASE ...] [--samples 4000] [--epochs 1] [--test 2000] [--runtime tflite ...]
+    python benchmarks/qat.py CASES [CASE ...] [--samples 4000] [--epochs 3] [--test 2000] [--runtime tflite ...] [--per-tensor]
 
 CASES holds folders with model.py (`build`), weights.pt, train.npz and eval.npz (arrays by input name, and `labels`), cal.npz
-and metric.py. A network is trained once; the trained state is then built for every runtime. Accuracy is what
+and metric.py. A network is trained once (with --per-tensor twice: with a scale per channel, and with one for all); the
+trained state is then built for every runtime. Accuracy is what
 `edgepack build --eval` finds with the bundle's own runtime on the host. Needs the `torch` extra; `tflite` and
 `executorch` for their rows. One thread.
 """
@@ -31,7 +32,7 @@ def trained():
 """
 
 
-def train(case: Path, samples: int, epochs: int, folder: Path) -> str:
+def train(case: Path, asked: argparse.Namespace, folder: Path, *, per_channel: bool = True) -> str:
     """The entry of a factory that gives the network trained with quantisation."""
     import numpy as np
     import torch
@@ -42,7 +43,7 @@ def train(case: Path, samples: int, epochs: int, folder: Path) -> str:
     made = torch_models.call_factory(f"{case / 'model.py'}:build")
     with np.load(case / "train.npz") as data:
         (name,) = [key for key in data.files if key != "labels"]
-        images, labels = (torch.from_numpy(data[key][:samples].copy()) for key in (name, "labels"))
+        images, labels = (torch.from_numpy(data[key][: asked.samples].copy()) for key in (name, "labels"))
     generator = torch.Generator().manual_seed(1)
 
     def batches() -> Any:
@@ -50,9 +51,18 @@ def train(case: Path, samples: int, epochs: int, folder: Path) -> str:
             yield images[chosen], labels[chosen]
 
     torch.manual_seed(0)
-    prepared = qat.prepare(made.module, made.examples, engine="qnnpack")
-    qat.train(prepared, batches, torch.nn.functional.cross_entropy, epochs=epochs, learning_rate=1e-4, progress=print)
-    state, code = folder / f"{case.name}.pt", folder / f"{case.name.replace('-', '_')}_trained.py"
+    prepared = qat.prepare(made.module, made.examples, engine="qnnpack", per_channel=per_channel)
+    qat.train(
+        prepared,
+        batches,
+        torch.nn.functional.cross_entropy,
+        epochs=asked.epochs,
+        learning_rate=asked.rate,
+        norms_at=asked.norms_at,
+        progress=print,
+    )
+    label = f"{case.name}-{'channel' if per_channel else 'tensor'}"
+    state, code = folder / f"{label}.pt", folder / f"{label.replace('-', '_')}_trained.py"
     qat.save(prepared, state)
     here = str(Path(__file__).parent)
     entry = f"{case / 'model.py'}:build"
@@ -75,7 +85,7 @@ def row(case: Path, entry: str, runtime: str, recipe: str, test: Path, folder: P
     from agent.contract.errors import EdgepackError
     from packager.pipeline import build
 
-    output = folder / f"{case.name}-{runtime}-{recipe}-{'qat' if entry.endswith('trained') else 'ptq'}.edgepack"
+    output = folder / f"{Path(entry.partition(':')[0]).stem}-{case.name}-{runtime}-{recipe}.edgepack"
     learned = entry.endswith("trained")
     try:
         built = build(
@@ -120,6 +130,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=2000)
     parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    parser.add_argument("--rate", type=float, default=1e-4, help="the learning rate")
+    parser.add_argument(
+        "--norms-at", type=float, default=2 / 3, help="the share of epochs after which batch norms stand still"
+    )
+    parser.add_argument("--per-tensor", action="store_true")
     asked = parser.parse_args()
     import torch
 
@@ -131,13 +146,15 @@ def main() -> None:
             test = tested(case, asked.test, folder)
             before = float_score(case, test)
             start = time.monotonic()
-            learned = train(case, asked.samples, asked.epochs, folder)
+            learned = {train(case, asked, folder): "QAT, per channel"}
+            if asked.per_tensor:
+                learned[train(case, asked, folder, per_channel=False)] = "QAT, per tensor"
             print(f"{case.name}: float {before:.4f}; trained in {time.monotonic() - start:.0f} s", flush=True)
             plain = f"{case / 'model.py'}:build"
             for runtime in asked.runtime or RUNTIMES:
-                for entry, recipe in [*((plain, one) for one in POST_TRAINING), (learned, "int8")]:
+                for entry, recipe in [*((plain, one) for one in POST_TRAINING), *((one, "int8") for one in learned)]:
                     found = row(case, entry, runtime, recipe, test, folder)
-                    label = "QAT, per channel" if entry == learned else recipe
+                    label = learned.get(entry, recipe)
                     print(json.dumps({"case": case.name, "runtime": runtime, "what": label, **found}), flush=True)
                     told = found.get("error") or f"{found['score']:.4f} | {(found['score'] - before) * 100:+.2f}"
                     table.append(f"| {case.name} | {runtime} | {label} | {told} | {found.get('bytes', '')} |")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 from agent.contract.finding import INFO, Finding
@@ -9,6 +10,7 @@ from packager.tflite_model import compact, constant, operator_counts, operator_n
 
 _WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D")
 _RANK = 4
+_WORTH = 1024  # bytes of a constant that is looked at twice
 
 
 def fold_pads(model: Any) -> int:
@@ -83,6 +85,35 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     return total // 2, total - total // 2
 
 
+def share_constants(model: Any) -> int:
+    """Constants that a converter wrote once per use (the weights of an unrolled LSTM, once per step) become one; the bytes
+    saved.
+    """
+    saved = 0
+    for graph in model.subgraphs:
+        first: dict[tuple[Any, ...], int] = {}
+        place: dict[int, int] = {}
+        ends = {int(index) for side in (graph.inputs, graph.outputs) for index in side}
+        for index, tensor in enumerate(graph.tensors):
+            data = model.buffers[tensor.buffer].data
+            shape = tuple(int(size) for size in tensor.shape) if tensor.shape is not None else ()
+            # Biases stay apart: as integers each has the scale of its own operator.
+            if data is None or len(data) < _WORTH or len(shape) == 1 or index in ends or _has_scales(tensor):
+                continue
+            key = (hashlib.sha256(bytes(memoryview(data))).digest(), int(tensor.type), shape)
+            place[index] = first.setdefault(key, index)
+            saved += len(data) if place[index] != index else 0
+        for op in graph.operators:
+            op.inputs = [place.get(int(index), int(index)) for index in op.inputs]
+    if saved:
+        compact(model)
+    return saved
+
+
+def _has_scales(tensor: Any) -> bool:
+    return tensor.quantization is not None and tensor.quantization.scale is not None
+
+
 def fold_flattening(model: Any) -> int:
     """A map brought back to channels first only to be flattened for a FULLY_CONNECTED: the weights' columns are put into
     the map's own order instead, and the TRANSPOSE goes. The number of TRANSPOSEs removed.
@@ -124,6 +155,7 @@ def _chain(model: Any, graph: Any, op: Any) -> tuple[Any, Any] | None:
     flat = shape[1] * shape[2] * shape[3]
     values = constant(model, weights)
     shared = sum(int(weights.buffer) == int(tensor.buffer) for tensor in graph.tensors) > 1
+    shared |= len(_users(graph, int(steps[1].inputs[1]))) > 1
     if values is None or values.dtype != "float32" or values.ndim != 2 or values.shape[1] != flat or shared:  # noqa: PLR2004
         return None
     return steps[0], steps[1]

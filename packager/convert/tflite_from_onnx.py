@@ -13,6 +13,7 @@ from packager import toolchain
 from packager.artifact import Artifact, digest_files
 from packager.onnx_model import all_nodes, fix_shapes, load_model, save_model
 from packager.tensorrt.repair import fold
+from packager.tflite_graph import share_constants
 from packager.tflite_layouts import channels_first, is_turned, turned_by_values
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, to_bytes
 from packager.worker import run_worker
@@ -112,6 +113,7 @@ def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> di
 def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path, *, first: bool) -> Artifact:
     """`first`: maps among the outputs have their channels first too."""
     model = parse_model(raw, "onnx2tf's result")
+    share_constants(model)
     graph = model.subgraphs[0]
     _order(model_inputs(model), artifact.inputs, graph, "inputs")
     _order(model_outputs(model), artifact.outputs, graph, "outputs")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, same_padding
+from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, same_padding, share_constants
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, to_bytes
 from packager.tflite_run import run_tflite
-from tests.tflite_models import Graph, conv, dense, needs_tflite, pad, reshape, samples
+from tests.tflite_models import Graph, conv, dense, fb, needs_tflite, pad, reshape, samples
 
 pytestmark = needs_tflite
 
@@ -103,3 +103,25 @@ def test_weights_behind_the_flatbuffer_come_along(tmp_path):
         output=tmp_path / "net.edgepack",
     )
     assert "host-parity" not in [one.code for one in built.manifest.findings]
+
+
+def test_weights_written_once_per_use_become_one(tmp_path):
+    g = Graph()
+    image = g.tensor("image", [1, 32])
+    values = samples(1, 19).ravel()[: 32 * 32].reshape(32, 32)
+    last = image
+    for step in range(3):
+        weights, out = g.tensor(f"w{step}", [32, 32], values), g.tensor("out" if step == 2 else f"h{step}", [1, 32])
+        last = g.op("FULLY_CONNECTED", [last, weights, -1], [out], fb.FullyConnectedOptionsT(), "FullyConnectedOptions")
+    raw = g.raw([image], [last])
+    model = parse_model(raw)
+    assert share_constants(model) == 2 * 4 * 32 * 32
+    after = to_bytes(model)
+    assert len(after) < len(raw) - 8000
+    feed = [{"image": samples(1, 4).ravel()[:32][None]}]
+    found = []
+    for place, content in enumerate((raw, after)):
+        (tmp_path / f"{place}.tflite").write_bytes(content)
+        found += run_tflite(tmp_path / f"{place}.tflite", feed, ["image"], ["out"])
+    assert found[0]["out"].tolist() == found[1]["out"].tolist()
+    assert share_constants(parse_model(after)) == 0

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 from agent.contract.errors import ConvertError  # noqa: E402 - after the skip
 from packager import torch_models  # noqa: E402
-from packager.compress.quantize import torch_clamps, torch_dynamic, torch_static  # noqa: E402
+from packager.compress.quantize import torch_clamps, torch_dynamic, torch_proof, torch_static  # noqa: E402
 from packager.recipe import NAMED  # noqa: E402
 from packager.torch_compare import outputs_of, worst_cosine  # noqa: E402
 
@@ -63,15 +63,24 @@ def test_pytorchs_own_flow_gives_a_wrong_model_and_the_proof_refuses_it(made):
     assert cosine(reference, made.module) > 0.99
     assert cosine(model, made.module) < 0.95
     with pytest.raises(ConvertError) as caught:
-        torch_static.prove_kernels(model, reference, feeds(), "qnnpack")
+        torch_proof.prove_graph(model, reference, feeds()[:4], "qnnpack")
     assert caught.value.code == "wrong-kernel"
     assert "qnnpack" in caught.value.what
+    assert caught.value.where == "act_1"
 
 
 def test_ours_is_right(made):
     result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "qnnpack")
     assert cosine(result.module, made.module) > 0.99
     assert [finding.code for finding in result.findings] == ["qnnpack-clamp"]
+
+
+def test_on_x86_too_all_levels_lie_below_the_clamp(made):
+    torch_dynamic.use_engine("x86")
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "x86")
+    assert result.module.first.scale == pytest.approx(6 / 127, rel=0.01)
+    assert result.findings == ()
+    assert cosine(result.module, made.module) > 0.99
 
 
 def test_guarding_alone_cures_the_wrong_model(made):
@@ -114,21 +123,85 @@ def test_every_method_on_every_engine(made, method, engine):
     assert result.how == "graph"
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.0])
-def test_where_the_whole_graph_is_wrong_layers_by_themselves_are_tried_and_proven(made, monkeypatch, scale):
-    wrong = ConvertError("the INT8 kernels compute something else: cosine 0.6", code="wrong-kernel")
+@pytest.mark.parametrize("engine", ["qnnpack", "x86"])
+def test_right_kernels_are_off_by_rounding_only(made, engine):
+    torch_dynamic.use_engine(engine)
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], engine)
+    layers = torch_static._by_layers(made.module, feeds(), NAMED["int8"], engine, "asked for")
+    assert result.how == "graph"
+    assert layers.how == "layers"
+    proof = torch_proof.prove_layers(layers.module, feeds()[:4], engine)
+    assert proof.operators == 3
+    assert proof.steps < 0.1
+
+
+def test_a_layer_with_wrong_integers_is_named(made):
+    layers = torch_static._by_layers(made.module, feeds(), NAMED["int8"], "qnnpack", "asked for").module
+    conv = next(
+        one for one in layers.modules() if type(one).__name__ == "Conv2d" and "quantized" in type(one).__module__
+    )
+    original = conv.forward
+    conv.forward = lambda x: torch.quantize_per_tensor(
+        original(x).dequantize().roll(1, 1), conv.scale, conv.zero_point, torch.quint8
+    )
+    with pytest.raises(ConvertError) as caught:
+        torch_proof.prove_layers(layers, feeds()[:2], "qnnpack")
+    assert caught.value.code == "wrong-kernel"
+    assert caught.value.where.endswith(".layer")
+
+
+def test_where_the_whole_graph_is_wrong_layers_by_themselves_are_taken(made, monkeypatch):
+    wrong = ConvertError("the INT8 kernels compute something else: relu6 is off by 40 steps", code="wrong-kernel")
 
     def refuse(*_):
         raise wrong
 
     monkeypatch.setattr(torch_static, "_by_graph", refuse)
-    calibration = [(feed[0] * scale,) for feed in feeds()]  # ranges of nothing but zeros: INT8 is far from the original
-    if scale:
-        result = torch_static.quantize_static(made.module, made.examples, calibration, NAMED["int8"], "qnnpack")
-        assert result.how == "layers"
-        assert "cosine 0.6" in result.findings[0].message
-    else:
-        monkeypatch.setattr(torch_static, "_NEAR", 1.1)
-        with pytest.raises(ConvertError) as caught:
-            torch_static.quantize_static(made.module, made.examples, calibration, NAMED["int8"], "qnnpack")
-        assert caught.value is wrong
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "qnnpack")
+    assert result.how == "layers"
+    assert "relu6 is off by 40 steps" in result.findings[0].message
+
+
+def test_where_the_whole_graph_is_far_from_the_original_the_nearer_form_is_taken(made, monkeypatch):
+    """Ranges of inputs fifty times smaller: whatever is INT8 saturates."""
+    small = [(feed[0] * 0.02,) for feed in feeds()]
+    by_graph = torch_static._by_graph
+    monkeypatch.setattr(torch_static, "_by_graph", lambda graph, like, _, *rest: by_graph(graph, like, small, *rest))
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "qnnpack")
+    assert result.how == "layers"
+    assert "the whole graph in INT8 is at a cosine of" in result.findings[0].message
+
+
+class Padded(torch.nn.Module):
+    """Pads by the size of its input, as transformers' MobileNetV2 does: no symbolic graph without values."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, bias=False)
+        self.norm = torch.nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        if x.shape[2] != 16:
+            raise ValueError("16 rows are wanted")
+        odd = int(x.shape[2]) % 2
+        return torch.nn.functional.relu6(self.norm(self.conv(torch.nn.functional.pad(x, (1, odd, 1, odd)))))
+
+
+class Deciding(Padded):
+    def forward(self, x):
+        return super().forward(x) if x.sum() > 0 else x
+
+
+def test_a_module_that_reads_shapes_becomes_one_graph():
+    module = Padded().eval()
+    with pytest.raises(Exception, match=r"symbolically traced|int\(\)"):
+        torch.fx.symbolic_trace(module)
+    torch_dynamic.use_engine("qnnpack")
+    result = torch_static.quantize_static(module, feeds()[0], feeds(), NAMED["int8"], "qnnpack")
+    assert result.how == "graph"
+    assert cosine(result.module, module) > 0.99
+
+
+def test_a_module_that_reads_numbers_has_no_graph():
+    result = torch_static.quantize_static(Deciding().eval(), feeds()[0], feeds(), NAMED["int8"], "x86")
+    assert result.how == "layers"
