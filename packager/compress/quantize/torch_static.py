@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, Finding
 from packager import torch_models
-from packager.compress.quantize.torch_clamps import absorb_clamps, guard_clamps
+from packager.compress.quantize.torch_clamps import absorb_clamps, guard_clamps, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qconfig
 from packager.compress.quantize.torch_proof import prove_graph, prove_layers
@@ -102,7 +102,8 @@ def _by_graph(
     torch = torch_models.need_torch()
     from torch.ao.quantization import quantize_fx
 
-    caps = absorb_clamps(graph) if engine == "qnnpack" else {}
+    # For qnnpack this closes the ReLU6 trap; for every engine it spends all levels on what the clamp lets through.
+    caps = absorb_clamps(graph, keep=not saturates(engine))
     try:
         prepared = quantize_fx.prepare_fx(graph, _mapping(recipe, engine, caps), examples)
         with torch.no_grad():
@@ -126,7 +127,8 @@ def convert_prepared(prepared: Any, feeds: Sequence[Sequence[Any]], engine: str)
     guarded = guard_clamps(module) if engine == "qnnpack" else 0
     prove_graph(module, reference, feeds[:_PROOF_SAMPLES], engine)
     findings = []
-    if guarded or any(type(one).__name__ == "CappedObserver" for one in prepared.modules()):
+    capped = any(type(one).__name__ == "CappedObserver" for one in prepared.modules())
+    if engine == "qnnpack" and (guarded or capped):
         text = (
             f"qnnpack's INT8 clamp is wrong on channels_last tensors: clamps after a layer became part of it, {guarded}"
             " others got a contiguous input; checked against the same integers computed in float"

@@ -75,6 +75,14 @@ def test_ours_is_right(made):
     assert [finding.code for finding in result.findings] == ["qnnpack-clamp"]
 
 
+def test_on_x86_too_all_levels_lie_below_the_clamp(made):
+    torch_dynamic.use_engine("x86")
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "x86")
+    assert result.module.first.scale == pytest.approx(6 / 127, rel=0.01)
+    assert result.findings == ()
+    assert cosine(result.module, made.module) > 0.99
+
+
 def test_guarding_alone_cures_the_wrong_model(made):
     model, reference = plain(made)
     assert torch_clamps.guard_clamps(model) == 3
