@@ -32,7 +32,7 @@ def trained():
 """
 
 
-def train(case: Path, samples: int, epochs: int, folder: Path, *, per_channel: bool = True) -> str:
+def train(case: Path, asked: argparse.Namespace, folder: Path, *, per_channel: bool = True) -> str:
     """The entry of a factory that gives the network trained with quantisation."""
     import numpy as np
     import torch
@@ -43,7 +43,7 @@ def train(case: Path, samples: int, epochs: int, folder: Path, *, per_channel: b
     made = torch_models.call_factory(f"{case / 'model.py'}:build")
     with np.load(case / "train.npz") as data:
         (name,) = [key for key in data.files if key != "labels"]
-        images, labels = (torch.from_numpy(data[key][:samples].copy()) for key in (name, "labels"))
+        images, labels = (torch.from_numpy(data[key][: asked.samples].copy()) for key in (name, "labels"))
     generator = torch.Generator().manual_seed(1)
 
     def batches() -> Any:
@@ -52,7 +52,15 @@ def train(case: Path, samples: int, epochs: int, folder: Path, *, per_channel: b
 
     torch.manual_seed(0)
     prepared = qat.prepare(made.module, made.examples, engine="qnnpack", per_channel=per_channel)
-    qat.train(prepared, batches, torch.nn.functional.cross_entropy, epochs=epochs, learning_rate=1e-4, progress=print)
+    qat.train(
+        prepared,
+        batches,
+        torch.nn.functional.cross_entropy,
+        epochs=asked.epochs,
+        learning_rate=asked.rate,
+        norms_at=asked.norms_at,
+        progress=print,
+    )
     label = f"{case.name}-{'channel' if per_channel else 'tensor'}"
     state, code = folder / f"{label}.pt", folder / f"{label.replace('-', '_')}_trained.py"
     qat.save(prepared, state)
@@ -122,6 +130,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--test", type=int, default=2000)
     parser.add_argument("--runtime", action="append", choices=RUNTIMES)
+    parser.add_argument("--rate", type=float, default=1e-4, help="the learning rate")
+    parser.add_argument(
+        "--norms-at", type=float, default=2 / 3, help="the share of epochs after which batch norms stand still"
+    )
     parser.add_argument("--per-tensor", action="store_true")
     asked = parser.parse_args()
     import torch
@@ -134,9 +146,9 @@ def main() -> None:
             test = tested(case, asked.test, folder)
             before = float_score(case, test)
             start = time.monotonic()
-            learned = {train(case, asked.samples, asked.epochs, folder): "QAT, per channel"}
+            learned = {train(case, asked, folder): "QAT, per channel"}
             if asked.per_tensor:
-                learned[train(case, asked.samples, asked.epochs, folder, per_channel=False)] = "QAT, per tensor"
+                learned[train(case, asked, folder, per_channel=False)] = "QAT, per tensor"
             print(f"{case.name}: float {before:.4f}; trained in {time.monotonic() - start:.0f} s", flush=True)
             plain = f"{case / 'model.py'}:build"
             for runtime in asked.runtime or RUNTIMES:

@@ -159,17 +159,19 @@ class Search:
         start = time.monotonic()
         told: list[Sensitivity] = []
         if not self.attempt("as the recipe says", base).safe and not self.late:
-            cured = self._cured(base, levers)
-            safe = cured != base and self.attempt(" + ".join(one.words for one in self.cures if one.kept), cured).safe
-            if not safe and not self.late and len(self.layers) > 1:
-                told = self._mix(base, cured)
+            words, cured = self._cured(base, levers)
+            trial = self.attempt(words, cured) if cured != base else self.trials[0]
+            if not trial.safe and not self.late and len(self.layers) > 1:
+                # Less noise, yet more lost: then the cures have cured the wrong thing.
+                told = self._mix(base, cured if trial.spent <= self.trials[0].spent else base)
         found = self._choose()
         seconds = time.monotonic() - start
         return Outcome(found, self.trials, self.cures, told, found.spent <= 1, self.late, seconds)
 
-    def _cured(self, base: Recipe, levers: Sequence[tuple[str, dict[str, Any]]]) -> Recipe:
-        """The recipe with the changes that lower the noise, which costs no evaluation."""
+    def _cured(self, base: Recipe, levers: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, Recipe]:
+        """The recipe with the changes that lower the noise, which costs no evaluation; and their names."""
         best, least = base, self._probe("as the recipe says", base).noise
+        names = {}
         for words, change in levers:
             if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
                 self.progress(f"no time for {words}")
@@ -179,10 +181,11 @@ class Search:
             kept = rung.noise < _PAYS * least
             if kept:
                 best, least = changed, rung.noise
+                names[next(iter(change))] = words  # a second method takes the first one's place
             self.cures.append(Cure(words, rung.noise, kept, rung.why))
             bought = rung.why or f"{decibels(rung.noise):.1f} dB of signal over noise{'' if kept else ', not kept'}"
             self.progress(f"{words}: {bought}")
-        return best
+        return " + ".join(names.values()), best
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:
         key = "probe " + json.dumps(codec.encode(recipe), sort_keys=True)
@@ -278,8 +281,9 @@ class Search:
         if found is not None:
             self._narrow(ladder[found - 1] if found else rungs[0], ladder[found])
         elif ways and not any(one.spent <= 1 for one in self.trials):
-            root, told = min(ways, key=lambda way: min(one.noise for one in rungs if _same(one.recipe, way[0])))
-            deep = self._rungs(root, ranked(told)[:-1], self._end)
+            root, told = min(ways, key=lambda way: _least_noise(rungs, way[0]))
+            end = time.monotonic() + _PROBING * (self._end - time.monotonic())
+            deep = self._rungs(root, ranked(told)[:-1], end)
             self._bisect(front([one for one in deep if one.share.macs < LEAST_MACS]), lambda trial: trial.spent <= 1)
         return ways[0][1] if ways else []
 
@@ -387,6 +391,7 @@ def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
     return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
 
 
-def _same(one: Recipe, root: Recipe) -> bool:
-    """Whether they differ in what stays in float only."""
-    return dataclasses.replace(one, exclude=()) == dataclasses.replace(root, exclude=())
+def _least_noise(rungs: Sequence[Rung], root: Recipe) -> float:
+    """Among those that differ from `root` in what stays in float only; infinite where there was no time for any."""
+    plain = dataclasses.replace(root, exclude=())
+    return min((one.noise for one in rungs if dataclasses.replace(one.recipe, exclude=()) == plain), default=math.inf)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
-from packager.compress.quantize.torch_clamps import absorb_clamps
+from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qat_qconfig
 from packager.torch_trace import legacy_quiet
@@ -66,7 +66,7 @@ def prepare(module: Any, examples: tuple[Any, ...], *, engine: str = "qnnpack", 
                 fix="branch with torch.where in the place of Python's if; or train a part of the module",
                 code="not-traceable",
             ) from error
-        caps = absorb_clamps(graph)
+        caps = absorb_clamps(graph, keep=not saturates(engine))
         graph.train()
         mapping = get_default_qat_qconfig_mapping(engine)
         plain = qat_qconfig(engine, per_channel=per_channel)
@@ -78,6 +78,7 @@ def prepare(module: Any, examples: tuple[Any, ...], *, engine: str = "qnnpack", 
         for name, cap in caps.items():
             mapping.set_module_name(name, qat_qconfig(engine, per_channel=per_channel, cap=cap))
         prepared = quantize_fx.prepare_qat_fx(graph, mapping, examples)
+        cap_outputs_only(prepared, caps, plain.activation)
     if not any("FakeQuantize" in type(one).__name__ for one in prepared.modules()):
         raise ConvertError("the module has no layer that can be quantised", code="nothing-to-quantise")
     setattr(prepared, _MARK, engine)
@@ -98,16 +99,23 @@ def train(
     epochs: int = 3,
     learning_rate: float = 1e-4,
     optimizer: Any = None,
+    norms_at: float = _FREEZE_AT,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Any:
     """Trains in place and finishes. `batches()` gives (inputs, labels) for one epoch; inputs are a tensor or a tuple.
 
     Ranges and batch norm statistics are frozen for the last third, so that the weights settle on what the device computes.
+    `norms_at`: the share of the epochs after which batch norm statistics stand still; 0 keeps the float network's own, which
+    is right where there are few batches, or data unlike those that it was first trained on.
     """
     torch = torch_models.need_torch()
+    from torch.ao.nn.intrinsic.qat import freeze_bn_stats
+
     prepared.train()
     chosen = optimizer or torch.optim.Adam(prepared.parameters(), lr=learning_rate)
     for epoch in range(epochs):
+        if epoch >= epochs * norms_at:
+            prepared.apply(freeze_bn_stats)
         if epoch and epoch >= epochs * _FREEZE_AT:
             freeze(prepared)
         total, count = 0.0, 0

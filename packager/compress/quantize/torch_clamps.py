@@ -17,9 +17,10 @@ _LAYERS = ("Conv1d", "Conv2d", "Conv3d", "Linear")
 _NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d")
 
 
-def absorb_clamps(graph: Any) -> dict[str, float]:
+def absorb_clamps(graph: Any, *, keep: bool = False) -> dict[str, float]:
     """Replaces clamps from 0 that follow a layer by ReLU, in place. The modules concerned (layer, norm, ReLU) with their
-    caps: they need a capped observer.
+    caps: they need a capped observer. `keep`: the clamp stays behind the ReLU, for engines whose ranges end below the
+    integers' own (`saturates`): the cap then only spends all levels on what the clamp lets through.
     """
     torch = torch_models.need_torch()
     caps: dict[str, float] = {}
@@ -31,14 +32,37 @@ def absorb_clamps(graph: Any) -> dict[str, float]:
             continue
         name = f"absorbed_relu_{sum(one.startswith('absorbed_relu_') for one in caps)}"
         graph.add_submodule(name, torch.nn.ReLU().eval())
-        with graph.graph.inserting_after(node):
-            relu = graph.graph.call_module(name, (node.args[0],))
-        node.replace_all_uses_with(relu)
-        graph.graph.erase_node(node)
+        source = node.args[0]
+        with graph.graph.inserting_before(node):
+            relu = graph.graph.call_module(name, (source,))
+        if keep:
+            node.replace_input_with(source, relu)
+        else:
+            node.replace_all_uses_with(relu)
+            graph.graph.erase_node(node)
         for target in (*before, name):
             caps[target] = high
     graph.recompile()
     return caps
+
+
+def cap_outputs_only(prepared: Any, caps: dict[str, float], plain: Any) -> None:
+    """Gives the observers before capped layers their plain form, in place; `plain()` makes one. Where nothing observes a
+    layer's input yet (the network's own input, what a pad gives), the layer's setting does, and a cap would cut it off.
+    """
+    modules = dict(prepared.named_modules())
+    for node in prepared.graph.nodes:
+        one = modules.get(str(node.target)) if node.op == "call_module" else None
+        watcher = getattr(one, "activation_post_process", one)
+        if type(watcher).__name__ == "CappedObserver" and str(getattr(node.args[0], "target", "")) not in caps:
+            prepared.add_submodule(node.target, plain())
+
+
+def saturates(engine: str) -> bool:
+    """Whether the integers end where a capped range ends. The x86 engine's ranges take 7 of 8 bits (reduce_range): what is
+    above the cap still has a number.
+    """
+    return engine != "x86"
 
 
 def guard_clamps(graph: Any) -> int:

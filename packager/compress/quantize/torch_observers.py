@@ -70,6 +70,20 @@ def _capped(base: Any, cap: float) -> Any:
     return CappedObserver
 
 
+@functools.cache
+def _reduced(base: Any) -> Any:
+    class ReducedObserver(base):  # type: ignore[misc] # as above
+        """Gives the range seen 127 of 255 steps, and what is above it the rest: as reduce_range does, and the kernels, which
+        clamp at 255. torch's own training clamps at 127 instead, which no kernel does.
+        """
+
+        def _calculate_qparams(self, min_val: Any, max_val: Any) -> Any:
+            low, high = min_val.clamp(max=0), max_val.clamp(min=0)
+            return super()._calculate_qparams(low, low + (high - low) * (255 / 127))
+
+    return ReducedObserver
+
+
 def qat_qconfig(engine: str, *, per_channel: bool, cap: float | None = None) -> Any:
     """The QConfig of quantisation-aware training: fake quantisation with moving averages. `cap` as in `qconfig`."""
     import torch
@@ -80,11 +94,13 @@ def qat_qconfig(engine: str, *, per_channel: bool, cap: float | None = None) -> 
         QConfig,
     )
 
-    base: Any = MovingAverageMinMaxObserver if cap is None else _capped(MovingAverageMinMaxObserver, cap)
-    # x86 without VNNI: 7 bits for activations, as its products saturate in 16.
-    most = 127 if engine == "x86" else 255
+    base: Any = MovingAverageMinMaxObserver
+    if engine == "x86":  # without VNNI: 7 bits for activations, as its products saturate in 16
+        base = _reduced(base)
+    if cap is not None:
+        base = _capped(base, cap)
     activation = FakeQuantize.with_args(
-        observer=base, quant_min=0, quant_max=most, dtype=torch.quint8, qscheme=torch.per_tensor_affine
+        observer=base, quant_min=0, quant_max=255, dtype=torch.quint8, qscheme=torch.per_tensor_affine
     )
     kind, scheme = (
         (MovingAveragePerChannelMinMaxObserver, torch.per_channel_symmetric)

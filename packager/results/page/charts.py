@@ -11,6 +11,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 12, 40
 _BINS = 60
 _COLUMNS = 120
 _TAIL = 5.0
+_LETTER, _LINE = 6.2, 12.0  # of a name in a plot: the width of a letter, the height of a line
 
 
 def number(value: float | None) -> str:
@@ -202,6 +203,7 @@ def pareto(
     joined = "L".join(f"{x(points[index][1])} {y(points[index][2])}" for index in ordered)
     body = frame(x, y, *labels) + f'<path class="d" d="M{joined}"/>'
     largest = max(one[3] for one in points) or 1.0
+    taken: list[tuple[float, float, float]] = []
     for index, (name, at_x, at_y, size) in enumerate(points):
         radius = 3 + 8 * math.sqrt(size / largest)
         kind = "p" if index in best else "o"
@@ -209,10 +211,24 @@ def pareto(
         shift = -radius - 3 if end == "end" else radius + 3
         body += f'<circle class="{kind}" cx="{x(at_x)}" cy="{y(at_y)}" r="{radius:.1f}"><title>{escape(name)}</title></circle>'
         if len(points) <= 12:  # noqa: PLR2004 - more names would lie on one another
-            place = f'x="{x(at_x) + shift:.1f}" y="{y(at_y) + 4}" text-anchor="{end}"'
+            left = x(at_x) + shift - (_LETTER * len(name[:20]) if end == "end" else 0)
+            place = f'x="{x(at_x) + shift:.1f}" y="{_free(taken, left, y(at_y) + 4, len(name[:20])):.1f}" text-anchor="{end}"'
             body += f'<text class="t" {place}>{escape(name[:20])}</text>'
     named = ", ".join(points[index][0] for index in ordered)
     return svg(body, title, f"not beaten in both: {named}")
+
+
+def _free(taken: list[tuple[float, float, float]], left: float, wished: float, letters: int) -> float:
+    """The height nearest to `wished` where a name of so many letters lies on none of those `taken`; it is taken, too."""
+    right, height = left + _LETTER * letters, wished
+    for step in range(2 * len(taken) + 1):
+        height = wished + (-1) ** step * ((step + 1) // 2) * _LINE
+        if _TOP <= height <= _HEIGHT - _BOTTOM and not any(
+            left < end and start < right and abs(height - at) < _LINE for start, end, at in taken
+        ):
+            break
+    taken.append((left, right, height))
+    return height
 
 
 def front(points: Sequence[tuple[float, float]]) -> set[int]:

@@ -57,6 +57,34 @@ def test_training_moves_the_weights_and_ends_frozen(made, trained):
     assert torch.equal(outputs_of(trained, feeds()[0])[0], first[0])  # an outlier no longer moves a range
 
 
+@pytest.mark.parametrize(("norms_at", "still"), [(0.0, True), (2 / 3, False)])
+def test_batch_norm_statistics_stand_still_from_the_epoch_asked_for(made, norms_at, still):
+    prepared = qat.prepare(made.module, made.examples)
+    batch = torch.cat([feed[0] for feed in feeds()])
+
+    def mean():
+        return next(value.clone() for key, value in prepared.state_dict().items() if key.endswith("running_mean"))
+
+    before = mean()
+    qat.train(prepared, lambda: [(batch, torch.zeros(4, 1))], lambda found, _: found.square().mean(), norms_at=norms_at)
+    assert torch.equal(before, mean()) is still
+
+
+def test_a_large_input_is_not_capped_by_the_clamp_behind_the_layer(made):
+    prepared = qat.prepare(made.module, made.examples)
+    batch = torch.cat([feed[0] for feed in feeds()]) * 30
+    qat.train(
+        prepared, lambda: [(batch, None)] * 3, lambda found, _: found.square().mean(), learning_rate=0.0, norms_at=0
+    )
+    assert worst_cosine([outputs_of(made.module, (batch,))], [outputs_of(prepared, (batch,))]) > 0.98
+
+
+def test_the_x86_kernels_compute_what_was_trained(made):
+    prepared = qat.prepare(made.module, made.examples, engine="x86")
+    torch_models.import_named(str(NETS), "train")(prepared)
+    assert cosine(torch_static.convert_prepared(prepared, feeds(), "x86").module, prepared) > 0.999
+
+
 def test_the_int8_kernels_compute_what_was_trained(trained):
     result = torch_static.convert_prepared(trained, feeds(), "qnnpack")
     assert cosine(result.module, trained) > 0.999

@@ -75,6 +75,14 @@ def test_ours_is_right(made):
     assert [finding.code for finding in result.findings] == ["qnnpack-clamp"]
 
 
+def test_on_x86_too_all_levels_lie_below_the_clamp(made):
+    torch_dynamic.use_engine("x86")
+    result = torch_static.quantize_static(made.module, made.examples, feeds(), NAMED["int8"], "x86")
+    assert result.module.first.scale == pytest.approx(6 / 127, rel=0.01)
+    assert result.findings == ()
+    assert cosine(result.module, made.module) > 0.99
+
+
 def test_guarding_alone_cures_the_wrong_model(made):
     model, reference = plain(made)
     assert torch_clamps.guard_clamps(model) == 3
@@ -177,6 +185,20 @@ class Padded(torch.nn.Module):
             raise ValueError("16 rows are wanted")
         odd = int(x.shape[2]) % 2
         return torch.nn.functional.relu6(self.norm(self.conv(torch.nn.functional.pad(x, (1, odd, 1, odd)))))
+
+
+@pytest.mark.parametrize("engine", ["qnnpack", "x86"])
+def test_what_goes_into_a_layer_before_a_clamp_is_not_capped(engine):
+    """An input of 0 to 100, padded: its range is its own, not that of the ReLU6 two operators later."""
+    module = Padded().eval()
+    with torch.no_grad():
+        module.conv.weight.div_(30)
+    large = [(feed[0].abs() * 30,) for feed in feeds()]
+    torch_dynamic.use_engine(engine)
+    result = torch_static.quantize_static(module, large[0], large, NAMED["int8"], engine)
+    assert result.how == "graph"
+    wanted, found = ([outputs_of(one, feed) for feed in large] for one in (module, result.module))
+    assert worst_cosine(wanted, found) > 0.99
 
 
 class Deciding(Padded):

@@ -86,6 +86,20 @@ def test_the_front_is_what_nothing_beats():
     assert charts.front([(1, 5), (2, 6), (3, 4), (1, 5), (2, 5)]) == {0, 1, 3}
 
 
+def test_names_of_points_that_coincide_lie_under_one_another():
+    points = [
+        ("one net", 0.19, 0.17, 1.0),
+        ("two net", 0.19, 0.17, 1.0),
+        ("three net", 0.1901, 0.17, 1.0),
+        ("far", 0.02, 0.0, 1),
+    ]
+    drawn = charts.pareto(points, ("ms", "MB"), "size", low_is_better=True)
+    heights = {name: float(at) for at, name in re.findall(r'y="([\d.]+)" text-anchor="(?:end|start)">(\w+)', drawn)}
+    near = sorted(heights[name] for name in ("one", "two", "three"))
+    assert near[1] - near[0] >= 10
+    assert near[2] - near[1] >= 10
+
+
 def test_a_page_without_runs(tmp_path):
     with pytest.raises(UsageError, match="no runs"):
         page([])
