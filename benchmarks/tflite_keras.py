@@ -94,10 +94,10 @@ def report(case: Path, name: str, samples: int, turns: int) -> None:
         (given,) = (np.moveaxis(data[key][:samples], 1, -1) for key in data.files if key != "labels")
     score = runpy.run_path(str(case / "metric.py"))["score"]
     times = raced({key: raw for key, raw in files.items() if "int16x8" not in key}, turns)
-    truth = answers(files["fp32"], given)
+    truth = answers(files["fp32"], given, ["out"])["out"]
     for key, raw in files.items():
         most = max(1, samples // 10) if "int16x8" in key else samples
-        found = answers(raw, given[:most])
+        found = answers(raw, given[:most], ["out"])["out"]
         same = float((found.argmax(1) == truth[:most].argmax(1)).mean())
         cells: list[Any] = [f"{score({'out': found}, labels[:most]):.3f}", f"{same:.3f}"]
         cells += [f"{np.abs(found - truth[:most]).mean() / np.abs(truth).max():.5f}", f"{len(raw) / 1e6:.3f}"]
