@@ -82,6 +82,18 @@ def scaled(rounds, factor):
     return [dataclasses.replace(one, quads=[quad(q) for q in one.quads]) for one in rounds]
 
 
+def shut_out(many):
+    """How often the intervals of A/A hold no 1: of the medians' ratio, which judges, and of that of the 95th percentiles."""
+    from packager.compare.verdict import judge
+
+    told = [judge(rounds) for rounds in many]
+    tails = [one.p95_ratio for one in told if one.p95_ratio is not None]
+    for name, intervals in (("p50", [one.ratio for one in told]), ("p95", tails)):
+        missed = sum(not one.low <= 1 <= one.high for one in intervals)
+        print(f"A/A: the interval of the ratio of {name} does not hold 1 in {missed} of {len(intervals)}")
+    print()
+
+
 def windows(rounds):
     return [rounds[i : i + ROUNDS] for i in range(0, len(rounds) - ROUNDS + 1, STRIDE)]
 
@@ -105,6 +117,7 @@ def judge(paths):
     print(
         f"{len(lasted)} comparisons took {statistics.median(lasted):.0f} s each ({min(lasted):.0f} to {max(lasted):.0f})\n"
     )
+    shut_out(found["aa"])
     cases = {
         "A/A, as they ran": found["aa"],
         f"A/A, windows of {ROUNDS} rounds, {STRIDE} apart": slid,

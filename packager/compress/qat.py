@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
-from packager.compress.quantize.torch_clamps import absorb_clamps, saturates
+from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qat_qconfig
 from packager.torch_trace import legacy_quiet
@@ -78,6 +78,7 @@ def prepare(module: Any, examples: tuple[Any, ...], *, engine: str = "qnnpack", 
         for name, cap in caps.items():
             mapping.set_module_name(name, qat_qconfig(engine, per_channel=per_channel, cap=cap))
         prepared = quantize_fx.prepare_qat_fx(graph, mapping, examples)
+        cap_outputs_only(prepared, caps, plain.activation)
     if not any("FakeQuantize" in type(one).__name__ for one in prepared.modules()):
         raise ConvertError("the module has no layer that can be quantised", code="nothing-to-quantise")
     setattr(prepared, _MARK, engine)

@@ -46,6 +46,18 @@ def absorb_clamps(graph: Any, *, keep: bool = False) -> dict[str, float]:
     return caps
 
 
+def cap_outputs_only(prepared: Any, caps: dict[str, float], plain: Any) -> None:
+    """Gives the observers before capped layers their plain form, in place; `plain()` makes one. Where nothing observes a
+    layer's input yet (the network's own input, what a pad gives), the layer's setting does, and a cap would cut it off.
+    """
+    modules = dict(prepared.named_modules())
+    for node in prepared.graph.nodes:
+        one = modules.get(str(node.target)) if node.op == "call_module" else None
+        watcher = getattr(one, "activation_post_process", one)
+        if type(watcher).__name__ == "CappedObserver" and str(getattr(node.args[0], "target", "")) not in caps:
+            prepared.add_submodule(node.target, plain())
+
+
 def saturates(engine: str) -> bool:
     """Whether the integers end where a capped range ends. The x86 engine's ranges take 7 of 8 bits (reduce_range): what is
     above the cap still has a number.

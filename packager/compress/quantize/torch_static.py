@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.finding import INFO, Finding
 from packager import torch_models
-from packager.compress.quantize.torch_clamps import absorb_clamps, guard_clamps, saturates
+from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, guard_clamps, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qconfig
 from packager.compress.quantize.torch_proof import prove_graph, prove_layers
@@ -77,8 +77,8 @@ def _graph_of(module: Any, examples: tuple[Any, ...], feeds: Sequence[Sequence[A
 def _nearer(
     module: Any, whole: StaticResult, feeds: Sequence[Sequence[Any]], recipe: Recipe, engine: str
 ) -> StaticResult:
-    """The whole graph in INT8; where that is far from the original, layer by layer if it is nearer: each layer takes floats
-    anew, and fewer operators are INT8.
+    """The whole graph in INT8; where that is far from the original, layer by layer if that is much nearer: each layer takes
+    floats anew, and fewer operators are INT8.
     """
     few = feeds[:_PROOF_SAMPLES]
     expected = [outputs_of(module, feed) for feed in few]
@@ -93,7 +93,8 @@ def _nearer(
             raise
         return whole
     near = worst_cosine(expected, [outputs_of(layers.module, feed) for feed in few])
-    return layers if near > far else whole
+    # Layers by themselves are slow (each converts its floats there and back): they must be twice as near to be worth it.
+    return layers if 1 - near < (1 - far) / 2 else whole
 
 
 def _by_graph(
@@ -106,6 +107,7 @@ def _by_graph(
     caps = absorb_clamps(graph, keep=not saturates(engine))
     try:
         prepared = quantize_fx.prepare_fx(graph, _mapping(recipe, engine, caps), examples)
+        cap_outputs_only(prepared, caps, qconfig(recipe, engine).activation)
         with torch.no_grad():
             for feed in feeds:
                 prepared(*feed)

@@ -70,6 +70,15 @@ def test_batch_norm_statistics_stand_still_from_the_epoch_asked_for(made, norms_
     assert torch.equal(before, mean()) is still
 
 
+def test_a_large_input_is_not_capped_by_the_clamp_behind_the_layer(made):
+    prepared = qat.prepare(made.module, made.examples)
+    batch = torch.cat([feed[0] for feed in feeds()]) * 30
+    qat.train(
+        prepared, lambda: [(batch, None)] * 3, lambda found, _: found.square().mean(), learning_rate=0.0, norms_at=0
+    )
+    assert worst_cosine([outputs_of(made.module, (batch,))], [outputs_of(prepared, (batch,))]) > 0.98
+
+
 def test_the_x86_kernels_compute_what_was_trained(made):
     prepared = qat.prepare(made.module, made.examples, engine="x86")
     torch_models.import_named(str(NETS), "train")(prepared)

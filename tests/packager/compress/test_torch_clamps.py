@@ -187,6 +187,20 @@ class Padded(torch.nn.Module):
         return torch.nn.functional.relu6(self.norm(self.conv(torch.nn.functional.pad(x, (1, odd, 1, odd)))))
 
 
+@pytest.mark.parametrize("engine", ["qnnpack", "x86"])
+def test_what_goes_into_a_layer_before_a_clamp_is_not_capped(engine):
+    """An input of 0 to 100, padded: its range is its own, not that of the ReLU6 two operators later."""
+    module = Padded().eval()
+    with torch.no_grad():
+        module.conv.weight.div_(30)
+    large = [(feed[0].abs() * 30,) for feed in feeds()]
+    torch_dynamic.use_engine(engine)
+    result = torch_static.quantize_static(module, large[0], large, NAMED["int8"], engine)
+    assert result.how == "graph"
+    wanted, found = ([outputs_of(one, feed) for feed in large] for one in (module, result.module))
+    assert worst_cosine(wanted, found) > 0.99
+
+
 class Deciding(Padded):
     def forward(self, x):
         return super().forward(x) if x.sum() > 0 else x
