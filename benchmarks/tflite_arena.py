@@ -59,7 +59,7 @@ for one in steps:
     kind, of = one["kind"], [values[name] for name in one.get("of", [])]
     weights = [arrays[name] for name in one.get("weights", [])]
     if kind == "input":
-        out = start = keras.Input(one["shape"], batch_size=1)
+        out = start = keras.Input(one["shape"], batch_size=1, name="input")
     elif kind in ("conv", "depthwise"):
         x = of[0]
         if one["pad"]:

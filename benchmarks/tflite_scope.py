@@ -180,7 +180,6 @@ def main() -> None:
         "case",
         "INT8",
         "score fp32 / INT8",
-        "same answer",
         "mean difference",
         "MB",
         "QUANTIZE/DEQUANTIZE",

@@ -17,7 +17,7 @@ from packager import torch_models
 from packager.torch_compare import flatten, worst_cosine
 
 # Mean distance, in steps of the output's scale, between a kernel and the same integers in float. Seen with right kernels: at
-# most 0.03 (both engines, on benchmarks/pytorch_mobile.py's networks and the tests'); with qnnpack's wrong clamp 7 and 19;
+# most 0.03 (both engines; six networks of benchmarks/pytorch_mobile.py, the tests'); with qnnpack's wrong clamp 7 and 19;
 # where 8-bit activations saturate x86 kernels without VNNI 0.7 to 1.8.
 STEPS = 0.5
 # Of what is left in float behind the last INT8 operator.
