@@ -99,7 +99,7 @@ def report(case: Path, name: str, samples: int, turns: int) -> None:
         most = max(1, samples // 10) if "int16x8" in key else samples
         found = answers(raw, given[:most], ["out"])["out"]
         same = float((found.argmax(1) == truth[:most].argmax(1)).mean())
-        cells: list[Any] = [f"{score({'out': found}, labels[:most]):.3f}", f"{same:.3f}"]
+        cells: list[Any] = [f"{score({'output': found}, labels[:most]):.3f}", f"{same:.3f}"]
         cells += [f"{np.abs(found - truth[:most]).mean() / np.abs(truth).max():.5f}", f"{len(raw) / 1e6:.3f}"]
         raced_one = key in times
         median = statistics.median(a / b for a, b in zip(times[key], times["fp32"], strict=True)) if raced_one else 0
