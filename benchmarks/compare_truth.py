@@ -158,7 +158,7 @@ def duration(times):
     )
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["HOME"] = scratch
-        model = machine.conv_net(Path(scratch) / "ten.onnx", size=64, channels=64, blocks=10)
+        model = machine.conv_net(Path(scratch) / "ten.onnx", size=64, channels=64, blocks=24)
         bundle = Path(scratch) / "ten.edgepack"
         build(str(model), "linux-x86-64", recipe="fp32", output=bundle, check=False)
         with Device("local") as device:
