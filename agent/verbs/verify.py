@@ -31,7 +31,8 @@ def run(job: Job, wire: Wire) -> Dict[str, Any]:
     if only and not held and not problems:
         raise DeviceError(
             "the slot %r holds no bundle" % only,
-            expected="one of: %s" % (", ".join(slots.names()) or "there is no slot yet"),
+            expected="one of: %s" % ", ".join(slots.names()) if slots.names() else "",
+            fix="edgepack push BUNDLE DEVICE --slot %s" % only,
             code="empty-slot",
         )
     digests = list(held) if only else [*dict.fromkeys([*held, *store.order()])]

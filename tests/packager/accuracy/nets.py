@@ -9,14 +9,18 @@ from tests.packager import models
 SAMPLES = 300
 
 
-def uneven(path, *, spread=3000.0, act="Relu"):
-    """Two convolutions whose channels between have ranges from 1 to `spread`: 8 bits for all of them hold the widest only."""
+def uneven(path, *, spread=3000.0, act="Relu", cut=()):
+    """Two convolutions whose channels between have ranges from 1 to `spread`: 8 bits for all of them hold the widest only.
+
+    With `cut`, (lowest, highest), a Clip cuts most of what passes: taken for a ReLU it is another network.
+    """
     scale = np.geomspace(1, spread, 8).astype(np.float32)
     # The wide channels carry no more to the classes than the narrow ones.
     w1, w2 = models.weights(8, 1, 3, 3, seed=1), models.weights(8, 8, 1, 1, seed=3)
+    bounds = dict(zip(("lowest", "highest"), cut, strict=False))
     nodes = [
         helper.make_node("Conv", ["image", "w1", "b1"], ["c1"], name="first", pads=[1, 1, 1, 1]),
-        helper.make_node(act, ["c1"], ["r1"], name="act"),
+        helper.make_node("Clip" if cut else act, ["c1", *bounds], ["r1"], name="act"),
         helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="second"),
         helper.make_node("Relu", ["c2"], ["r2"], name="act2"),
         helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
@@ -26,10 +30,11 @@ def uneven(path, *, spread=3000.0, act="Relu"):
     constants = [
         ("w1", w1 * scale[:, None, None, None]),
         ("b1", models.weights(8, seed=2) * scale),
-        ("w2", w2 / scale[None, :, None, None]),
+        ("w2", w2 if cut else w2 / scale[None, :, None, None]),
         ("b2", models.weights(8, seed=4, scale=0.05)),
         ("w3", models.weights(10, 8, seed=5, scale=1.0)),
         ("b3", models.weights(10, seed=6, scale=0.02)),
+        *((name, np.array(value, np.float32)) for name, value in bounds.items()),
     ]
     inputs, outputs = [models.tensor("image", [1, 1, 8, 8])], [models.tensor("scores", [1, 10])]
     return models.save(path, nodes, inputs, outputs, constants)

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from onnx import helper
 
 from agent.contract.archive import BundleReader
 from packager.accuracy import search
 from packager.accuracy.search import Memory
 from packager.pipeline import build
-from tests.packager import models
 from tests.packager.accuracy import nets
 
 
@@ -24,33 +22,6 @@ def made(place, **options):
         return reader.manifest
 
 
-def clipped(path):
-    """`nets.uneven`, whose ReLU6 cuts most of what passes: taken for a ReLU it is another network."""
-    scale = np.geomspace(1, 300, 8).astype(np.float32)
-    w1, w2 = models.weights(8, 1, 3, 3, seed=1), models.weights(8, 8, 1, 1, seed=3)
-    nodes = [
-        helper.make_node("Conv", ["image", "w1", "b1"], ["c1"], name="first", pads=[1, 1, 1, 1]),
-        helper.make_node("Clip", ["c1", "zero", "six"], ["r1"], name="act"),
-        helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], name="second"),
-        helper.make_node("Relu", ["c2"], ["r2"], name="act2"),
-        helper.make_node("GlobalAveragePool", ["r2"], ["p"], name="pool"),
-        helper.make_node("Flatten", ["p"], ["f"], name="flatten", axis=1),
-        helper.make_node("Gemm", ["f", "w3", "b3"], ["scores"], name="last", transB=1),
-    ]
-    constants = [
-        ("w1", w1 * scale[:, None, None, None]),
-        ("b1", models.weights(8, seed=2) * scale),
-        ("w2", w2),
-        ("b2", models.weights(8, seed=4, scale=0.05)),
-        ("w3", models.weights(10, 8, seed=5, scale=1.0)),
-        ("b3", models.weights(10, seed=6, scale=0.02)),
-        ("zero", np.array(0, np.float32)),
-        ("six", np.array(6, np.float32)),
-    ]
-    inputs, outputs = [models.tensor("image", [1, 1, 8, 8])], [models.tensor("scores", [1, 10])]
-    return models.save(path, nodes, inputs, outputs, constants)
-
-
 def unlabelled(place):
     """No INT8 gives the very numbers of the original: with mse and no budget the search goes to its end."""
     with np.load(place / "eval.npz") as data:
@@ -64,7 +35,7 @@ def place(tmp_path, monkeypatch):
 
 
 def test_layers_are_left_in_float_of_the_network_that_was_not_equalised_too(place, monkeypatch):
-    nets.sets(place, clipped(place / "net.onnx"), samples=100)
+    nets.sets(place, nets.uneven(place / "net.onnx", spread=300.0, cut=(0, 6)), samples=100)
     seen = []
     rungs = search.Search._rungs
 
