@@ -54,9 +54,18 @@ class Model:
         return dict(zip(self._runner.output_names(), real(outputs)))
 
     def refresh(self) -> bool:
-        """Whether a new bundle was taken; one that cannot be loaded is told in `problem`, once, and the old one stays."""
-        wanted = self._wanted()
-        if wanted == self.digest or (self.problem is not None and self.problem.where == wanted):
+        """Whether a new bundle was taken; one that cannot be loaded is told in `problem`, once, and the old one stays, as
+        it does when the slot was emptied.
+        """
+        try:
+            wanted = self._wanted()
+        except DeviceError as error:
+            self.problem = error
+            return False
+        if wanted == self.digest:
+            self.problem = None
+            return False
+        if self.problem is not None and self.problem.where == wanted:
             return False
         try:
             self._take(wanted)

@@ -57,6 +57,11 @@ def test_it_follows_an_activation_and_a_rollback(here, root, bundle, second, gol
     here.rollback("vision")
     assert model.refresh()
     assert model.digest == digest_of(bundle)
+    here.rollback("vision", leaving=digest_of(bundle), emptying=True)  # as a roll-out does
+    assert set(model.run(inputs)) == set(outputs)
+    assert (model.problem.code, model.digest) == ("no-bundle", digest_of(bundle))
+    here.push(*slot(bundle))
+    assert (model.refresh(), model.problem) == (False, None)
     model.close()
 
 
