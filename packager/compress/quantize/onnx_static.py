@@ -147,7 +147,7 @@ def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Re
         pairs = equalize(model)
         told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
     if recipe.smooth:
-        products = smooth(model, calibration)
+        products = smooth(model, calibration, recipe)
         text = f"{products} matrix products take their wide channels scaled down, by a multiplication before them"
         told.append(Finding("smoothed", INFO, text, ""))
     save_model(model, floating)
