@@ -295,10 +295,14 @@ def _loads(path: Path) -> Any:
 
 
 def _extra(recipe: Recipe) -> dict[str, Any]:
-    return {
+    extra: dict[str, Any] = {
         "WeightSymmetric": recipe.weight_type == "int8",
         "ActivationSymmetric": recipe.activation_type == "int8" and not recipe.asymmetric,
     }
+    if recipe.float_products:
+        # onnxruntime fuses them into MatMulIntegerToFloat and QGemm, which give floats; a convolution has no such kernel.
+        extra["OpTypesToExcludeOutputQuantization"] = ["MatMul", "Gemm"]
+    return extra
 
 
 def _explain(error: Exception, model: Any) -> ConvertError:

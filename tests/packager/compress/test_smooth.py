@@ -1,5 +1,7 @@
 """Smoothed activations: the same function, narrower activations, less noise; nothing where channels are even."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -104,3 +106,18 @@ def test_even_channels_are_left_alone(net):
     before = model.SerializeToString(deterministic=True)
     assert smooth(model, feeds(net), RECIPE) == 0
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_products_that_give_floats_are_not_rounded_before_what_computes_in_float(net, tmp_path):
+    data = feeds(net)
+    rounded = {}
+    for on in (False, True):
+        place = tmp_path / f"{on}.onnx"
+        recipe = dataclasses.replace(RECIPE, float_products=on)
+        quantize_static(net, place, data, recipe, lambda _: None)
+        graph = onnx.load(place).graph
+        readers = {name: node.op_type for node in graph.node for name in node.input}
+        rounded[on] = [readers[node.output[0]] for node in graph.node if node.name in ("query", "key")]
+        integers = {node.name: [readers[name] for name in node.input] for node in graph.node if node.name == "query"}
+        assert integers == {"query": ["MatMul", "MatMul"]}
+    assert rounded == {False: ["QuantizeLinear", "QuantizeLinear"], True: ["Mul", "Mul"]}
