@@ -1,9 +1,9 @@
 """Explicit zero pads before convolutions (TensorFlow's "same", written out with `F.pad`) become the convolutions' own padding,
 which is the same sum of the same products.
 
-No INT8 engine pads: each pad otherwise costs a dequantise, a float pad and a quantise. And FBGEMM, the x86 engine, has a fast
-depthwise kernel for 3x3 padded by 1 and for 5x5 padded by 2 only: a 3x3 without padding of its own takes 10 to 30 times as long
-(48 channels of 33x33, stride 2: 3.6 ms; padded 0.11 ms, as a padded 5x5 0.15 ms).
+No INT8 engine pads: each pad otherwise costs a dequantise, a float pad and a quantise. And FBGEMM, the x86 engine, has a
+fast depthwise kernel for 3x3 padded by 1 and for 5x5 padded by 2 only: a 3x3 without own padding takes 10 to 30 times as
+long (48 channels of 33x33, stride 2: 3.6 ms; padded 0.11 ms, as a padded 5x5 0.15 ms).
 """
 
 from __future__ import annotations
