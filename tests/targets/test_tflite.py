@@ -10,7 +10,7 @@ from agent.contract.errors import ConvertError
 from packager.device.device import Device
 from packager.pipeline import build
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, operator_name, parse_model, type_name
-from tests.tflite_models import classifier, fb, needs_tflite, samples
+from tests.tflite_models import Graph, classifier, conv, fb, needs_tflite, samples
 
 pytestmark = needs_tflite
 
