@@ -30,7 +30,8 @@ class Recipe:
     quantisation to these operator types (empty: what `scope` says). `io` is the type of a static INT8 model's inputs and
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
     quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
-    `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point.
+    `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point,
+    `smooth` moves the wide channels of what a matrix product reads into its weights.
     `steps` are a recipe file's, in order (recipe_steps.py).
     """
 
@@ -50,6 +51,7 @@ class Recipe:
     equalize: bool = False
     bias_correction: bool = False
     asymmetric: bool = False
+    smooth: bool = False
     steps: tuple[dict[str, Any], ...] = ()
     schema: str = "edgepack.recipe/1"
 

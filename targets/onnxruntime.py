@@ -184,7 +184,8 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         options |= {"activation_type": recipe.activation_type, "method": recipe.method, "scope": recipe.scope}
         if recipe.method == "percentile":
             options["percentile"] = recipe.percentile
-    options |= {key: True for key in ("equalize", "bias_correction", "asymmetric") if getattr(recipe, key)}
+    turned = ("equalize", "bias_correction", "asymmetric", "smooth")
+    options |= {key: True for key in turned if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

@@ -348,7 +348,7 @@ def _quantize_options(recipe: Recipe) -> dict[str, Any]:
     options |= {"method": recipe.method, "scope": recipe.scope}
     if recipe.method == "percentile":
         options["percentile"] = recipe.percentile
-    options |= {key: True for key in ("equalize", "bias_correction") if getattr(recipe, key)}
+    options |= {key: True for key in ("equalize", "bias_correction", "smooth") if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

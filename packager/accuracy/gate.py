@@ -14,8 +14,9 @@ from packager.accuracy.dataset import EvalSet, load_eval
 from packager.accuracy.evaluate import EXACT
 from packager.accuracy.metric import Metric, Score, load_metric
 from packager.accuracy.paired import Budget, Drop, make_budget, paired_drop
-from packager.accuracy.search import Memory, Outcome, Search
+from packager.accuracy.search import Search
 from packager.accuracy.subject import Subject, decibels, folder_for, original_score
+from packager.accuracy.trials import Memory, Outcome
 from packager.compress.onnx_layers import share_of
 from packager.protocols import Tunable
 from packager.version import __version__
@@ -245,8 +246,15 @@ def _share(subject: Subject, lowered: Artifact, job: Lowering) -> dict[str, Any]
 
 
 def _told(outcome: Outcome | None, job: Lowering) -> list[Finding]:
-    if outcome is None or len(outcome.trials) < 2:  # noqa: PLR2004 - the first is the recipe itself
+    if outcome is None:
         return []
+    advice = "the search went on without that candidate: please report it, the fault is edgepack's"
+    failed = [
+        Finding("candidate-failed", WARNING, f"a candidate failed as none should: {one}", advice)
+        for one in outcome.unforeseen
+    ]
+    if len(outcome.trials) < 2:  # noqa: PLR2004 - the first is the recipe itself
+        return failed
     left, share = job.recipe.exclude, outcome.best.share
     text = (
         f"{len(outcome.trials)} candidates tried: {share.macs:.1%} of the multiply-adds and "
@@ -257,7 +265,7 @@ def _told(outcome: Outcome | None, job: Lowering) -> list[Finding]:
             f" and {len(left) - _MOST_NAMED} more" if len(left) > _MOST_NAMED else ""
         )
         text += f"; in float: {named}"
-    findings = [Finding("searched", INFO, text, "")]
+    findings = [Finding("searched", INFO, text, ""), *failed]
     if outcome.timed_out:
         findings.append(Finding("search-time", WARNING, "the search ended by its time", "give more --search-minutes"))
     return findings

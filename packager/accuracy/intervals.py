@@ -34,11 +34,12 @@ def wilson(hits: float, n: int) -> Interval:
     return min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half))
 
 
-def of_function(score: Callable[[Array], float], n: int, value: float) -> tuple[Interval | None, str]:
+def of_function(score: Callable[[Array], float], n: int, value: float) -> tuple[Interval | None, str, Array | None]:
     """Of a score that is no mean: the bootstrap, where drawing samples anew leaves the score where it is.
 
     A score that needs all samples in their order (a ranking) does not survive that; in 0..1 it then gets the widest interval
-    that a mean of n values in 0..1 can have, value +- z sqrt(value (1 - value) / n); else none.
+    that a mean of n values in 0..1 can have, value +- z sqrt(value (1 - value) / n); else none. The drawn scores come last:
+    the draws are the same for every score of n samples, so that two scores can be compared draw by draw.
     """
     import numpy as np
 
@@ -51,11 +52,11 @@ def of_function(score: Callable[[Array], float], n: int, value: float) -> tuple[
         drawn = np.array([])
     if len(drawn) and abs(drawn.mean() - value) <= max(2 * drawn.std(), 1e-9):
         low, high = (float(one) for one in np.percentile(drawn, [_LOW, _HIGH]))
-        return (min(low, value), max(high, value)), "bootstrap"
+        return (min(low, value), max(high, value)), "bootstrap", drawn
     if not 0 <= value <= 1:
-        return None, "unknown"
+        return None, "unknown", None
     half = _Z * math.sqrt(value * (1 - value) / n)
-    return (max(0.0, value - half), min(1.0, value + half)), "bound"
+    return (max(0.0, value - half), min(1.0, value + half)), "bound", None
 
 
 def of_difference(before: Array, after: Array) -> Interval:
@@ -72,6 +73,15 @@ def of_difference(before: Array, after: Array) -> Interval:
         drop = float(before.mean() - after.mean())
         return min(drop, middle - half), max(drop, middle + half)
     return _bootstrap(before - after)
+
+
+def of_draws(before: Array, after: Array, drop: float) -> tuple[Interval, float]:
+    """Of a drop between two scores that are no means, with its standard error: by the same draws of the same samples."""
+    import numpy as np
+
+    lost = before - after
+    low, high = (float(one) for one in np.percentile(lost, [_LOW, _HIGH]))
+    return (min(low, drop), max(high, drop)), float(lost.std())
 
 
 def _bootstrap(rows: Array) -> Interval:

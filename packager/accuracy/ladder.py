@@ -24,6 +24,7 @@ class Rung:
     noise: float
     share: Int8Share
     why: str = ""  # the recipe breaks the quantiser
+    digest: str = ""  # of the model: the same where the recipe changed nothing
 
 
 def counts(most: int) -> list[int]:

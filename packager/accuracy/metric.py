@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,8 @@ _TRIED = 24  # samples on which a user's metric is tried one by one, before all 
 class Score:
     """`score` over `n` samples; `interval` holds the truth with 95 % (None where nothing is known of it).
 
-    `rows` are the samples' own scores, where the metric is their mean.
+    `rows` are the samples' own scores, where the metric is their mean; `draws` the scores of samples drawn anew, where it is
+    not, but has a bootstrap.
     """
 
     metric: str
@@ -38,6 +40,7 @@ class Score:
     interval: tuple[float, float] | None
     method: str
     rows: Array | None = dataclasses.field(default=None, compare=False, repr=False)
+    draws: Array | None = dataclasses.field(default=None, compare=False, repr=False)
 
     def document(self) -> dict[str, Any]:
         """For --json."""
@@ -94,17 +97,20 @@ class Metric:
     def _users(self, outputs: Outputs, labels: Array | None, n: int) -> Score:
         score = self._call(outputs, labels)
         rows = self._one_by_one(outputs, labels, n, score)
-        low_high: tuple[float, float] | None
         if rows is not None:
             low_high, method = intervals.of_mean(rows)
-        else:
-            low_high, method = intervals.of_function(lambda picks: self.on(outputs, labels, picks), n, score)
-        return Score(self.name, score, n, low_high, method, rows)
+            return Score(self.name, score, n, low_high, method, rows)
+        interval, method, draws = intervals.of_function(lambda picks: self.on(outputs, labels, picks), n, score)
+        return Score(self.name, score, n, interval, method, None, draws)
 
     def on(self, outputs: Outputs, labels: Array | None, picks: Array) -> float:
-        """The score of these samples only."""
+        """The score of these samples only. What the user's metric warns of then is not the user's concern: it was written for
+        the whole set, and one sample may have nothing that it can take a mean of.
+        """
         part = {name: value[picks] for name, value in outputs.items()}
-        return self._call(part, None if labels is None else labels[picks])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self._call(part, None if labels is None else labels[picks])
 
     def _one_by_one(self, outputs: Outputs, labels: Array | None, n: int, score: float) -> Array | None:
         """Each sample's score, when the metric turns out to be their mean; else None."""

@@ -21,8 +21,8 @@ _HALF = 0.5  # of the budget is safe: samples that a search never saw lose a lit
 class Drop:
     """`points` lost (one point is 0.01 of the score) and `relative`, in percent of the original's score (None at 0).
 
-    `interval` is of the points, by the samples' own differences; None for metrics that are no mean over samples. `error`
-    is the standard error of the points, by the same differences.
+    `interval` is of the points, by the samples' own differences, or by draws of the same samples for both where the metric
+    is no mean over them (F1); None where a draw of samples has no score (a ranking). `error` is the points' standard error.
     """
 
     points: float
@@ -47,6 +47,9 @@ def paired_drop(original: Score, after: Score) -> Drop:
         low, high = intervals.of_difference(original.rows, after.rows)
         interval = (low / POINT, high / POINT)
         error = float((original.rows - after.rows).std()) / math.sqrt(after.n) / POINT
+    elif original.draws is not None and after.draws is not None and original.n == after.n:
+        (low, high), deviation = intervals.of_draws(original.draws, after.draws, lost)
+        interval, error = (low / POINT, high / POINT), deviation / POINT
     return Drop(lost / POINT, relative, interval, error)
 
 

@@ -11,18 +11,18 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
-from agent.contract.errors import ConvertError
+from agent.contract.errors import ConvertError, EdgepackError
 from packager.accuracy.hunt import hunt
 from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
 from packager.accuracy.metric import Score
-from packager.accuracy.paired import Budget, Drop
+from packager.accuracy.paired import Budget
 from packager.accuracy.screen import Screen
 from packager.accuracy.sensitivity import Sensitivity, measure_group
-from packager.accuracy.subject import PROBES, decibels
+from packager.accuracy.subject import PROBES
+from packager.accuracy.trials import Cure, Memory, Outcome, Trial, failure
 from packager.compress.onnx_layers import Int8Share, Layer, share_of
 
 if TYPE_CHECKING:
@@ -41,87 +41,6 @@ _CURING = 0.4  # of the time: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _PROBING = 0.6  # of the time that is left when the cures have been tried; the rest is for scores
 _RANKING = 0.7  # of the probing's
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One candidate that was scored. `spent` is the share of the budget its drop takes, `risk` that of its drop with one
-    standard error: what samples that the search never saw must be expected to take now and then.
-    """
-
-    words: str
-    recipe: Recipe
-    score: Score | None
-    drop: Drop | None
-    spent: float
-    risk: float
-    share: Int8Share
-    why: str = ""
-
-    @property
-    def safe(self) -> bool:
-        """Whether other samples will most likely stay within the budget too."""
-        return self.risk <= 1
-
-    def document(self) -> dict[str, Any]:
-        """For the manifest: what the step bought."""
-        told: dict[str, Any] = {"step": self.words, "int8_share": self.share.document()}
-        if self.score is None or self.drop is None:
-            return {**told, "failed": self.why}
-        return {**told, "score": round(self.score.score, 6), "drop_points": round(self.drop.points, 4)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cure:
-    """A change that leaves every layer in INT8, judged by the noise in the outputs for a few calibration samples."""
-
-    words: str
-    noise: float
-    kept: bool
-    why: str = ""
-
-    def document(self) -> dict[str, Any]:
-        """For the manifest: what the cure bought."""
-        told: dict[str, Any] = {"step": self.words, "kept": self.kept}
-        return {**told, "failed": self.why} if self.why else {**told, "sqnr_db": round(decibels(self.noise), 2)}
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The best candidate, all that were tried, and what the layers cost (empty where the cures sufficed)."""
-
-    best: Trial
-    trials: Sequence[Trial]
-    cures: Sequence[Cure]
-    sensitivities: Sequence[Sensitivity]
-    met: bool
-    timed_out: bool
-    seconds: float
-
-
-class Memory:
-    """What was measured already, in a JSON file: a search that was stopped goes on where it was."""
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._rows: dict[str, Any] = {}
-        if path is not None and path.exists():
-            try:
-                self._rows = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                self._rows = {}  # cut off in the writing: what it held is measured again
-
-    def get(self, key: str) -> Any:
-        """What was kept under the key, or None."""
-        return self._rows.get(key)
-
-    def keep(self, key: str, value: Any) -> None:
-        """Writes at once: the next thing that happens may be Ctrl-C."""
-        self._rows[key] = value
-        if self._path is not None:
-            part = self._path.with_suffix(".part")
-            part.write_text(json.dumps(self._rows), encoding="utf-8")
-            part.replace(self._path)
 
 
 class Search:
@@ -148,6 +67,8 @@ class Search:
         subject.probes = memory.get("probes") or PROBES
         self.trials: list[Trial] = []
         self.cures: list[Cure] = []
+        self.unforeseen: list[str] = []
+        self._noises: dict[str, float] = {}  # by the model's digest: two recipes may make the same
 
     @property
     def late(self) -> bool:
@@ -166,11 +87,13 @@ class Search:
                 told = self._mix(base, cured if trial.spent <= self.trials[0].spent else base)
         found = self._choose()
         seconds = time.monotonic() - start
-        return Outcome(found, self.trials, self.cures, told, found.spent <= 1, self.late, seconds)
+        met = found.spent <= 1
+        return Outcome(found, self.trials, self.cures, told, met, self.late, seconds, self.unforeseen)
 
     def _cured(self, base: Recipe, levers: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, Recipe]:
         """The recipe with the changes that lower the noise, which costs no evaluation; and their names."""
-        best, least = base, self._probe("as the recipe says", base).noise
+        first = self._probe("as the recipe says", base)
+        best, least, digest = base, first.noise, first.digest
         names = {}
         for words, change in levers:
             if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
@@ -178,13 +101,13 @@ class Search:
                 break
             changed = dataclasses.replace(best, **change)
             rung = self._probe(words, changed)
-            kept = rung.noise < _PAYS * least
+            idle = bool(digest) and rung.digest == digest
+            kept = not idle and rung.noise < _PAYS * least
             if kept:
-                best, least = changed, rung.noise
+                best, least, digest = changed, rung.noise, rung.digest
                 names[next(iter(change))] = words  # a second method takes the first one's place
-            self.cures.append(Cure(words, rung.noise, kept, rung.why))
-            bought = rung.why or f"{decibels(rung.noise):.1f} dB of signal over noise{'' if kept else ', not kept'}"
-            self.progress(f"{words}: {bought}")
+            self.cures.append(Cure(words, rung.noise, kept, rung.why, idle))
+            self.progress(f"{words}: {self.cures[-1]}")
         return " + ".join(names.values()), best
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:
@@ -195,11 +118,33 @@ class Search:
             try:
                 lowered = self.subject.lower(recipe)
                 share = self.share(lowered)
-                kept = [self.subject.noise(lowered)[0], share.macs, share.weights, ""]
-            except ConvertError as error:
-                kept = [1e30, 0.0, 0.0, error.what[:200]]
-            self.memory.keep(key, kept)
-        return Rung(words, recipe, kept[0], Int8Share(kept[1], kept[2]), kept[3])
+                digest = lowered.artifact.digest
+                if digest not in self._noises:
+                    self._noises[digest] = self.subject.noise(lowered)[0]
+                kept = [self._noises[digest], share.macs, share.weights, "", digest]
+            except Exception as error:  # noqa: BLE001 - told in the candidate's row; see _failed
+                kept = [1e30, 0.0, 0.0, self._failed(words, error), ""]
+            self._keep(key, kept, kept[3])
+        return Rung(words, recipe, kept[0], Int8Share(kept[1], kept[2]), kept[3], kept[4])
+
+    def _failed(self, words: str, error: Exception) -> str:
+        """Why a candidate failed. A search of many minutes is not lost by one of its candidates, whatever was wrong with it:
+        it is a row that failed, and what none should fail with is told with the build too.
+
+        Raises the error where the fault is the machine's, or the recipe's as the user gave it: no other candidate would do.
+        """
+        own = isinstance(error, EdgepackError)
+        spoilt = isinstance(error, EdgepackError) and error.code.startswith("metric")  # by this candidate's outputs
+        if isinstance(error, (OSError, MemoryError)) or not (self.trials or spoilt):
+            raise error
+        if not own:
+            self.unforeseen.append(f"{words}: {failure(error)}")
+        return failure(error)
+
+    def _keep(self, key: str, value: Any, why: str) -> None:
+        """What failed as none should is tried again by the search that goes on from here."""
+        if not any(one.endswith(f": {why}") for one in self.unforeseen if why):
+            self.memory.keep(key, value)
 
     def _size_probes(self, seconds: float) -> None:
         """As many calibration samples as measuring every layer once may take; `seconds` is a sample's time."""
@@ -223,8 +168,10 @@ class Search:
             try:
                 score, share = self._scored(recipe)
             except ConvertError as error:
-                score, share, why = None, Int8Share(0.0, 0.0), error.what[:200]
-            self.memory.keep(key, self._kept(score, share, why))
+                score, share, why = None, Int8Share(0.0, 0.0), failure(error)
+            except Exception as error:  # noqa: BLE001 - told in the candidate's row; see _failed
+                score, share, why = None, Int8Share(0.0, 0.0), self._failed(words, error)
+            self._keep(key, self._kept(score, share, why), why)
         drop = None if score is None else self.screen.drop(score)
         spent, risk = (math.inf, math.inf) if drop is None else (self.budget.spent(drop), self.budget.risk(drop))
         trial = Trial(words, recipe, score, drop, spent, risk, share, why)
@@ -246,8 +193,11 @@ class Search:
             return Sensitivity(group[0], kept[0], kept[1], kept[2], None, kept[3])
         more = f" and the {len(group) - 1} after it" if len(group) > 1 else ""
         self.progress(f"sensitivity of {names[0]}{more}")
-        one = measure_group(self.subject, recipe, group, self.layers, most=_RANKED_ON)
-        self.memory.keep(key, [one.noise, one.band, one.band_noise, one.broken])
+        try:
+            one = measure_group(self.subject, recipe, group, self.layers, most=_RANKED_ON)
+        except Exception as error:  # noqa: BLE001 - told in the layer's row; see _failed
+            one = Sensitivity(group[0], 1.0, "", 1.0, None, self._failed(f"{names[0]}{more} in INT8 alone", error))
+        self._keep(key, [one.noise, one.band, one.band_noise, one.broken], one.broken)
         return one
 
     @property
@@ -279,12 +229,15 @@ class Search:
         ladder = [one for one in front(rungs) if one is not rungs[0] and one.share.macs >= LEAST_MACS]
         found = self._bisect(ladder, lambda trial: trial.safe)
         if found is not None:
-            self._narrow(ladder[found - 1] if found else rungs[0], ladder[found])
+            self._narrow(ladder[found - 1] if found else rungs[0], ladder[found], lambda trial: trial.safe)
         elif ways and not any(one.spent <= 1 for one in self.trials):
             root, told = min(ways, key=lambda way: _least_noise(rungs, way[0]))
             end = time.monotonic() + _PROBING * (self._end - time.monotonic())
-            deep = self._rungs(root, ranked(told)[:-1], end)
-            self._bisect(front([one for one in deep if one.share.macs < LEAST_MACS]), lambda trial: trial.spent <= 1)
+            deep = front([one for one in self._rungs(root, ranked(told)[:-1], end) if one.share.macs < LEAST_MACS])
+            found = self._bisect(deep, lambda trial: trial.spent <= 1)
+            if found is not None:
+                worse = deep[found - 1] if found else ladder[-1] if ladder else rungs[0]
+                self._narrow(worse, deep[found], lambda trial: trial.spent <= 1)
         return ways[0][1] if ways else []
 
     def _rungs(self, root: Recipe, order: Sequence[Sensitivity], end: float) -> list[Rung]:
@@ -307,7 +260,7 @@ class Search:
 
         return first_enough(len(ladder), score)
 
-    def _narrow(self, worse: Rung, good: Rung) -> None:
+    def _narrow(self, worse: Rung, good: Rung, enough: Callable[[Trial], bool]) -> None:
         """Takes layers of a good rung back into INT8, those first whose float buys least: as many as leave little more noise
         (it lies between that of the two rungs), and if these are too many, as many as leave none more.
         """
@@ -336,7 +289,7 @@ class Search:
             most = min(len(order) - 1 if most is None else most, len(order) - 1)
             if most and not self._spent_all:
                 rung = without(order[:most])
-                if rung.share.macs > good.share.macs and self.attempt(rung.words, rung.recipe).safe:
+                if rung.share.macs > good.share.macs and enough(self.attempt(rung.words, rung.recipe)):
                     return
 
     def _choose(self) -> Trial:
@@ -369,7 +322,8 @@ class Search:
         told: dict[str, Any] = {"share": [share.macs, share.weights], "why": why}
         if score is not None:
             rows = None if score.rows is None else [float(one) for one in score.rows]
-            told["score"] = [score.score, score.n, score.interval, score.method, rows]
+            draws = None if score.draws is None else [float(one) for one in score.draws]
+            told["score"] = [score.score, score.n, score.interval, score.method, rows, draws]
         return told
 
     def _recalled(self, kept: dict[str, Any]) -> tuple[Score | None, Int8Share, str]:
@@ -378,9 +332,10 @@ class Search:
         share = Int8Share(*kept["share"])
         if "score" not in kept:
             return None, share, kept["why"]
-        value, n, interval, method, rows = kept["score"]
+        value, n, interval, method, *lists = kept["score"]
         ends = None if interval is None else (interval[0], interval[1])
-        return Score(self.metric.name, value, n, ends, method, None if rows is None else np.array(rows)), share, ""
+        rows, draws = (None if one is None else np.array(one) for one in lists)
+        return Score(self.metric.name, value, n, ends, method, rows, draws), share, ""
 
 
 def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:

@@ -19,7 +19,7 @@ _BIAS = 2  # its place among the inputs
 
 
 def correct_biases(model: Any, calibration: CalibrationData, recipe: Recipe) -> int:
-    """Changes the biases of convolutions and Gemms that will be quantised; how many.
+    """Changes the biases of convolutions and Gemms that will be quantised; how many (0 in a net without such).
 
     The layer itself is run on the calibration data with the rounding error for its weights: the mean of what comes out is
     the shift. (The product of mean input and summed error would be wrong where padding covers much of a small map.)
@@ -33,6 +33,8 @@ def correct_biases(model: Any, calibration: CalibrationData, recipe: Recipe) -> 
         for node in model.graph.node
         if node.op_type in ("Conv", "Gemm") and node.input[1] in tensors and node.name not in recipe.exclude
     ]
+    if not nodes:
+        return 0
     errors = {}
     for node in nodes:
         weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float32)

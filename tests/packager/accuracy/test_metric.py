@@ -1,5 +1,7 @@
 """Metrics, their intervals, paired drops and budgets."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -150,3 +152,40 @@ def test_budgets_in_points_and_in_percent():
 def test_percent_of_a_score_of_zero():
     with pytest.raises(UsageError, match="no percentage"):
         Budget(None, 1.0).met(paired_drop(Score("m", 0.0, 9, None, ""), Score("m", -1.0, 9, None, "")))
+
+
+F1 = """
+def score(outputs, labels):
+    heard = outputs["out"] > 0.5
+    return float(2 * (heard & labels).sum() / max(1, heard.sum() + labels.sum()))
+"""
+
+
+def test_a_metric_that_is_no_mean_has_a_paired_interval_by_the_same_draws(tmp_path):
+    (tmp_path / "m.py").write_text(F1)
+    draw = np.random.default_rng(0)
+    truth = draw.random((120, 8)) < 0.2
+    before = np.where(draw.random(truth.shape) < 0.1, ~truth, truth).astype(np.float32)
+    after = np.where(draw.random(truth.shape) < 0.01, 1 - before, before)
+    metric = load_metric(f"{tmp_path / 'm.py'}:score", data(120, truth))
+    first, second = metric.measure({"out": before}, truth), metric.measure({"out": after}, truth)
+    assert first.rows is None
+    drop = paired_drop(first, second)
+    low, high = drop.interval
+    assert low <= drop.points <= high
+    assert 0 < high - low < 100 * (first.interval[1] - first.interval[0])
+    assert paired_drop(first, first).interval == (0, 0)
+
+
+def test_a_metric_that_is_tried_on_one_sample_does_not_warn(tmp_path):
+    (tmp_path / "m.py").write_text(
+        "import numpy as np\ndef score(outputs, labels):\n    half = len(labels) // 2\n"
+        "    return float(outputs['out'][:half].mean())\n"
+    )
+    labels = np.zeros(40)
+    metric = load_metric(f"{tmp_path / 'm.py'}:score", data(40, labels))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score = metric.measure({"out": np.linspace(0, 1, 40)}, labels)
+    assert score.rows is None
+    assert 0 < score.score < 0.5

@@ -5,7 +5,7 @@ import pytest
 
 from agent.contract.archive import BundleReader
 from packager.accuracy import search
-from packager.accuracy.search import Memory
+from packager.accuracy.trials import Memory
 from packager.pipeline import build
 from tests.packager.accuracy import nets
 
