@@ -99,6 +99,7 @@ def one(name: str, runtime: str, folder: Path, asked: argparse.Namespace) -> Non
                 recipe=recipe,
                 calibration=calibration,
                 output=output,
+                allow_drop=True,
             )
         except EdgepackError as error:
             print(

@@ -198,6 +198,15 @@ def _arrays(made: Any) -> dict[str, Array]:
     return {key: np.stack([np.asarray(row[key]) for row in rows]) for key in rows[0]}
 
 
+def _retyped(given: str, wanted: str) -> str:
+    if given.startswith("float") and wanted in ("int8", "uint8", "int16"):
+        return (
+            "the model is quantised and takes round(value / scale) + zero point (edgepack inspect shows both); "
+            "to be passed through as it is, it needs no calibration data"
+        )
+    return f"save it with .astype({wanted!r})"
+
+
 def check_arrays(
     arrays: Mapping[str, Array], inputs: Sequence[TensorSpec], where: str, what: str = "calibration data"
 ) -> None:
@@ -209,6 +218,7 @@ def check_arrays(
         if name not in known:
             error = unknown_name(f"input in the {what}", name, known)
             error.where, error.code = where, "wrong-key"
+            error.fix = error.fix or "name each array after the input that it is for"
             raise error
     for name, spec in known.items():
         if name not in arrays:
@@ -224,7 +234,7 @@ def check_arrays(
                 f"{name!r} has the type {array.dtype}",
                 where=where,
                 expected=spec.dtype,
-                fix=f"save it with .astype({spec.dtype!r})",
+                fix=_retyped(str(array.dtype), spec.dtype),
                 code="wrong-dtype",
             )
         _check_shape(array, spec, where)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Overview:
-    """`parameters` and `macs` (of one sample) are None where the format does not tell them; `operators` counts nodes."""
+    """`parameters` and `macs` (of one sample) are None where the format does not tell them; `operators` counts nodes;
+    `quantization` has each integer input and output's `scale` and `zero_point`: real = (q - zero_point) * scale.
+    """
 
     format: str
     digest: str
@@ -31,6 +33,7 @@ class Overview:
     operators: dict[str, int]
     parameters: int | None = None
     macs: int | None = None
+    quantization: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
 
 def overview(model: str, shapes: Mapping[str, Shape]) -> Overview:
@@ -54,9 +57,11 @@ def overview(model: str, shapes: Mapping[str, Shape]) -> Overview:
     if artifact.format == "onnx":
         return dataclasses.replace(told, **_onnx(artifact, shapes))
     if artifact.format == "tflite":
-        from packager.tflite_model import operator_counts, read_model
+        from packager.tflite_model import operator_counts, quantization_of, read_model
 
-        return dataclasses.replace(told, operators=_most_first(operator_counts(read_model(artifact.path)).elements()))
+        read = read_model(artifact.path)
+        counts = _most_first(operator_counts(read).elements())
+        return dataclasses.replace(told, operators=counts, quantization=quantization_of(read))
     return told
 
 

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from agent.contract import codec, parity
-from agent.contract.errors import ConvertError, UsageError
-from agent.contract.finding import WARNING, Finding
+from agent.contract import codec
+from agent.contract.errors import UsageError
+from agent.contract.finding import Finding
 from agent.contract.manifest import Manifest, Preprocessing, Source, Step, TensorSpec
 from packager import registry
 from packager.accuracy.gate import Wish, lower, open_gate
 from packager.bundle.golden import integer_bounds, make_golden, sized
 from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
+from packager.host_check import host_check
 from packager.plan import Plan, choose_runtime, make_plan
 from packager.profile import Profile, load_profile
 from packager.protocols import FitsGolden, Lowering
@@ -235,7 +236,10 @@ def _execute(prepared: Prepared) -> Built:
     findings = [*lowered.findings, *passed.findings]
     if prepared.request.check:
         job.progress("comparing with the original")
-        findings += _host_check(prepared, lowered, golden, terms)
+        quantised = job.recipe.precision if not prepared.artifact.quantized else "int8"
+        accepted = prepared.gate is not None or prepared.request.allow_drop
+        checked = host_check(target.run(lowered, golden.feeds()), golden, terms, quantised, accepted)
+        terms, findings = checked.terms, [*findings, *checked.findings]
     return dataclasses.replace(_write(prepared, lowered, golden, terms, findings), reports=reports)
 
 
@@ -301,34 +305,6 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
     if isinstance(target, CapsOpset):
         options["max_opset"] = target.most_opset(prepared.job.profile)
     return options
-
-
-def _host_check(prepared: Prepared, lowered: Artifact, golden: GoldenVectors, terms: Terms) -> list[Finding]:
-    """Floats must agree, or nothing is written; quantised numbers may be off, and then the bundle says so."""
-    rows = prepared.plan.target.run(lowered, golden.feeds())
-    verdict = parity.compare(dict(golden.outputs), list(rows), terms.tolerance)
-    if verdict.verdict == "pass":
-        return []
-    bad = [output for output in verdict.outputs if output.verdict != "pass"]
-    told = "; ".join(f"{output.name}: {output.note or _numbers(output)}" for output in bad)
-    precision = prepared.job.recipe.precision
-    if precision in ("fp32", "fp16") and not prepared.artifact.quantized:
-        narrow = "float16 holds 6e-8 to 65504 only: take --recipe fp32 or int8"
-        raise ConvertError(
-            f"the converted model does not compute what the original computes: {told}",
-            expected=f"a cosine of at least {terms.tolerance.min_cosine} on the golden inputs",
-            fix=(narrow if precision == "fp16" else "report this model")
-            + "; --no-check writes the bundle all the same",
-            code="parity",
-        )
-    text = f"on the golden inputs the quantised model is far from the original: {told}"
-    advice = "more calibration data, another method (--recipe int8-percentile), or --recipe fp16"
-    return [Finding("host-parity", WARNING, text, advice)]
-
-
-def _numbers(output: Any) -> str:
-    cosine = "undefined" if output.cosine is None else f"{output.cosine:.4f}"
-    return f"cosine {cosine}, largest difference {output.max_abs:.4g}"
 
 
 def _write(

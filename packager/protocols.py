@@ -77,7 +77,9 @@ class Lowering:
 class Terms:
     """What the bundle tells the device: the runtime it needs, what the runner must be told, how far outputs may be off.
 
-    `facts` go into the manifest's; `files` (name in the bundle to bytes) are shipped beside the model.
+    `facts` go into the manifest's; `files` (name in the bundle to bytes) are shipped beside the model. `refuse_far`: outputs
+    beyond the tolerance are refused on the host, where a runtime's kernels are known to compute wrongly; elsewhere the cost of
+    INT8 is the user's to weigh, and is told.
     """
 
     need: RuntimeNeed
@@ -85,6 +87,7 @@ class Terms:
     session_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     files: dict[str, bytes] = dataclasses.field(default_factory=dict)
+    refuse_far: bool = False
 
 
 class Target(Protocol):

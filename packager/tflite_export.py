@@ -128,7 +128,7 @@ def _explain(error: Exception, artifact: Artifact, module: Any, examples: tuple[
         for line in lines
         if any(word in line for word in ("not implemented", "nsupported", "not support", "aten."))
     ]
-    told = " ".join((telling or lines)[:3])[:600] or repr(error)
+    told = " ".join((telling or lines)[:3]).partition(" While executing ")[0][:600] or repr(error)
     operator = operator_in(" ".join(telling))
     if not operator:
         return ConvertError(

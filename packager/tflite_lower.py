@@ -96,6 +96,7 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
             raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
         findings += job.calibration.findings()
         feeds = calibration_feeds(artifact, job)
+    findings += [*_whole_numbers(artifact, recipe)]
     findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress, job.cache)
     model = read_model(path)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
@@ -153,10 +154,20 @@ def _clean(artifact: Artifact, job: Lowering) -> tuple[Artifact, list[Finding]]:
     return dataclasses.replace(artifact, path=path, digest=digest, steps=steps), layout_findings(model)
 
 
+def _whole_numbers(artifact: Artifact, recipe: Recipe) -> Iterator[Finding]:
+    """`io` speaks of real numbers only: an id that is rounded to a scale would be another word."""
+    named = ", ".join(
+        f"{spec.name} ({spec.dtype})" for spec in artifact.inputs if spec.dtype.startswith(("int", "uint"))
+    )
+    if named and recipe.io == "int8":
+        text = f"whole numbers, such as token ids, are taken as they are, not as INT8: {named}"
+        yield Finding("integer-inputs", INFO, text, "")
+
+
 def _passed_through(artifact: Artifact, recipe: Recipe) -> Artifact:
-    if recipe.precision == "fp16":
+    if recipe.precision in ("fp16", "int8-dynamic", "int16x8"):
         raise ConvertError(
-            "the source is already quantised: it cannot become float16",
+            f"the source is already quantised: it cannot become {recipe.precision}",
             fix="build from the float model, or take --recipe int8 to pass this one through",
             code="already-quantised",
         )

@@ -46,11 +46,16 @@ def layers_of(operator: str, module: Any, examples: Sequence[Any]) -> list[str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            graph = torch.export.export(module, tuple(examples)).graph
+            exported = torch.export.export(module, tuple(examples))
+            # The user's own operators first; a converter may name what one of them decomposes into.
+            return _users(exported.graph, operator) or _users(exported.run_decompositions().graph, operator)
     except Exception:  # noqa: BLE001 - it explains another error: what it cannot tell is left out
         return []
+
+
+def _users(graph: Any, operator: str) -> list[str]:
     wanted = _plain(operator)
-    found = []
+    found: list[str] = []
     for node in graph.nodes:
         used = operator_in(str(node.target).replace("torch.ops.", ""))
         if node.op == "call_function" and used and _plain(used) == wanted:

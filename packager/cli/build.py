@@ -57,7 +57,11 @@ if TYPE_CHECKING:
 @click.option("--metric", help="top1, top5, mse, cosine, agreement or FILE.py:score [top1; agreement without labels].")
 @click.option("--max-drop", type=float, metavar="POINTS", help="The most that may be lost, in points of 0.01 [1.0].")
 @click.option("--max-drop-relative", type=float, metavar="PERCENT", help="The same in percent of the original's score.")
-@click.option("--allow-drop", is_flag=True, help="Write the bundle although it lost more.")
+@click.option(
+    "--allow-drop",
+    is_flag=True,
+    help="Write the bundle although it lost more, or is far from the original on the golden inputs.",
+)
 @click.option("--search-minutes", type=float, metavar="M", help="Bounds the search for INT8 within the budget [20].")
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
 @json_option

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,7 @@ from packager.cli._show import json_option, mb, print_json, show_findings, table
 from packager.cli._signers import judged, line, signer_options, trust_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from agent.contract.manifest import TensorSpec
     from agent.contract.signatures import Trust
@@ -60,20 +60,27 @@ def _show_model(model: str, sizes: tuple[str, ...], *, as_json: bool) -> None:
     about += ["quantised"] if told.quantized else []
     click.echo(", ".join(about))
     click.echo(told.digest)
-    _show_tensors(told.inputs, told.outputs)
+    _show_tensors(told.inputs, told.outputs, told.quantization)
     if told.operators:
         click.echo("operators: " + ", ".join(f"{count} {name}" for name, count in told.operators.items()))
 
 
-def _show_tensors(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
+def _show_tensors(
+    inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], scales: Mapping[str, Mapping[str, Any]]
+) -> None:
     from packager.shapes import show
 
     rows = [
-        [kind, spec.name, spec.dtype, show(spec.shape), spec.layout]
+        [kind, spec.name, spec.dtype, show(spec.shape), spec.layout, _real(scales.get(spec.name))]
         for kind, specs in (("input", inputs), ("output", outputs))
         for spec in specs
     ]
-    table(["", "name", "type", "shape", "layout"], rows)
+    heads = ["", "name", "type", "shape", "layout", "real value"]
+    table(heads if scales else heads[:-1], rows if scales else [row[:-1] for row in rows])
+
+
+def _real(scale: Mapping[str, Any] | None) -> str:
+    return f"(q - {scale['zero_point']}) * {scale['scale']:.9g}" if scale else ""
 
 
 def _show_bundle(bundle: str, trust: Trust | None, *, layers: bool, as_json: bool) -> None:
@@ -93,7 +100,7 @@ def _show_bundle(bundle: str, trust: Trust | None, *, layers: bool, as_json: boo
     click.echo(
         f"{digest}  made by edgepack {manifest.edgepack} from {manifest.source.name} ({mb(manifest.source.size_bytes)})"
     )
-    _show_tensors(manifest.inputs, manifest.outputs)
+    _show_tensors(manifest.inputs, manifest.outputs, manifest.facts.get("quantization") or {})
     table(
         ["file", "size", "sha256"], [[name, mb(e.size), e.sha256[:16]] for name, e in manifest.files.items()], right=[1]
     )

@@ -65,7 +65,7 @@ def test_representative_set_that_does_not_match(model, tmp_path):
     assert error.value.code == "wrong-shape"
 
 
-def test_quantised_source_is_passed_through_and_not_made_half(model, calibration, tmp_path):
+def test_quantised_source_is_passed_through_and_not_made_anything_else(model, calibration, tmp_path):
     first = build(
         str(model),
         "linux-x86-64",
@@ -82,9 +82,36 @@ def test_quantised_source_is_passed_through_and_not_made_half(model, calibration
     second = build(source, "linux-x86-64", runtime="tflite", recipe="int8", output=tmp_path / "b.edgepack")
     assert "already-quantised" in [finding.code for finding in second.manifest.findings]
     assert second.manifest.files[second.manifest.model].sha256 == first.manifest.files[first.manifest.model].sha256
-    with pytest.raises(ConvertError) as error:
-        build(source, "linux-x86-64", runtime="tflite", recipe="fp16", output=tmp_path / "c.edgepack")
-    assert error.value.code == "already-quantised"
+    for recipe in ("fp16", "int8-dynamic", "int16x8"):
+        more = {"calibration": "random"} if recipe == "int16x8" else {}
+        with pytest.raises(ConvertError) as error:
+            build(source, "linux-x86-64", runtime="tflite", recipe=recipe, output=tmp_path / "c.edgepack", **more)
+        assert error.value.code == "already-quantised"
+    with pytest.raises(UsageError) as wrong:
+        build(source, "linux-x86-64", runtime="tflite", recipe="int8", calibration=calibration)
+    assert wrong.value.code == "wrong-dtype"
+    assert "zero point" in wrong.value.fix
+
+
+def test_inspect_tells_the_scale_of_quantised_inputs(tmp_path, model, calibration):
+    from packager.overview import overview
+
+    assert overview(str(model), {}).quantization == {}
+    built = build(
+        str(model),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe="int8",
+        calibration=calibration,
+        output=tmp_path / "a.edgepack",
+    )
+    from agent.contract.archive import BundleReader
+
+    with BundleReader(built.bundle) as reader:
+        (tmp_path / "quantised.tflite").write_bytes(reader.read(built.manifest.model))
+    told = overview(str(tmp_path / "quantised.tflite"), {}).quantization
+    assert told == built.manifest.facts["quantization"]
+    assert told["image"]["scale"] > 0
 
 
 def test_model_too_large_for_the_microcontroller_says_by_how_much(tmp_path):

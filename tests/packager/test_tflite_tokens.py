@@ -43,6 +43,10 @@ def test_io_int8_for_token_ids(model, tmp_path, io):
     assert scores.dtype == ("int8" if io == "int8" else "float32")
     assert built.manifest.facts["quantized"]
     assert "ids" not in built.manifest.facts["quantization"]
+    told = [one.message for one in built.manifest.findings if one.code == "integer-inputs"]
+    assert told == (
+        ["whole numbers, such as token ids, are taken as they are, not as INT8: ids (int32)"] if io == "int8" else []
+    )
 
 
 def types(bundle, kind):

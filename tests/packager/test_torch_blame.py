@@ -38,6 +38,16 @@ def test_layer_is_found_under_the_decomposed_operators_name():
     assert layers_of("linalg_det", Net(), (torch.eye(4)[None],)) == ["head.1"]
 
 
+class Spectrum(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.eigvals(x).real
+
+
+def test_layer_is_found_whose_operator_decomposes_into_another():
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), Spectrum())
+    assert layers_of("linalg_eig", net, (torch.eye(4)[None],)) == ["1"]
+
+
 def test_nothing_is_said_of_a_module_that_does_not_trace():
     assert layers_of("linalg_det", Net(), ("no tensor",)) == []
 

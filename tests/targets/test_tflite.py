@@ -10,7 +10,7 @@ from agent.contract.errors import ConvertError
 from packager.device.device import Device
 from packager.pipeline import build
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, operator_name, parse_model, type_name
-from tests.tflite_models import classifier, fb, needs_tflite, samples
+from tests.tflite_models import Graph, classifier, conv, fb, needs_tflite, samples
 
 pytestmark = needs_tflite
 
@@ -150,6 +150,17 @@ def test_dynamic_int8_multiplies_matrices_and_only_stores_convolutions(model, tm
     assert "weights-only" in [finding.code for finding in built.manifest.findings]
     assert 0 < built.manifest.facts["int8_share"]["macs"] < 0.5  # the one dense layer
     assert [spec.dtype for spec in model_inputs(graph)] == ["float32"]
+
+
+def test_dynamic_int8_leaves_convolutions_of_few_weights_as_they_are(tmp_path):
+    g = Graph()
+    image = g.tensor("image", [1, 4, 4, 32])
+    wide = conv(g, image, "wide", [1, 4, 4, 32], [32, 1, 1, 32])
+    narrow = conv(g, wide, "narrow", [1, 4, 4, 31], [31, 1, 1, 32])
+    (tmp_path / "convs.tflite").write_bytes(g.raw([image], [narrow]))
+    _, graph = made(tmp_path / "convs.tflite", "int8-dynamic", tmp_path)
+    stored = [tuple(tensor.shape) for tensor in graph.subgraphs[0].tensors if type_name(tensor) == "INT8"]
+    assert stored == [(32, 1, 1, 32)]  # 1024 values; the other has 992
 
 
 def test_16_bit_activations_with_8_bit_weights(model, tmp_path):

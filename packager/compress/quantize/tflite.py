@@ -45,6 +45,7 @@ _JOINING = (
 )
 _AEQ_NAMES = {"TRANSPOSE_CONV": "CONV_2D_TRANSPOSE"}
 _HALF_MOST = 65504.0
+_FEW = 1024  # values; below it TFLiteConverter leaves weights in float too (it says minimum size)
 _ALL = ".*"
 
 
@@ -110,7 +111,7 @@ def _dynamic(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
         quantizer.add_dynamic_config(_ALL, _op_name(name), num_bits=8, granularity=_grain(recipe, name))
     stored = sorted((names & set(COMPUTE)) - set(wanted))
     for name in stored:
-        quantizer.add_weight_only_config(_ALL, _op_name(name), num_bits=8, granularity=grain)
+        _store(quantizer, name, grain)
     if not names & set(wanted) and not stored:
         raise _nothing(recipe)
     _exclude(quantizer, model, recipe)
@@ -118,6 +119,21 @@ def _dynamic(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
         return []
     told = f"{', '.join(stored)}: weights in INT8, arithmetic in float, because dynamic INT8 ruins convolutions"
     return [Finding("weights-only", INFO, told, "--recipe int8 with --calibration computes them in INT8")]
+
+
+def _store(quantizer: Any, name: str, grain: Any) -> None:
+    """Weights in INT8, arithmetic in float. Weights of few values (depthwise filters) save next to nothing that way and lose
+    the most: they stay as they are, as TFLiteConverter leaves them.
+    """
+    qtyping = need("ai_edge_quantizer.qtyping")
+    weights = qtyping.TensorQuantizationConfig(num_bits=8, symmetric=True, granularity=grain)
+    config = qtyping.OpQuantizationConfig(
+        weight_tensor_config=weights,
+        compute_precision=qtyping.ComputePrecision.FLOAT,
+        explicit_dequantize=True,
+        min_weight_elements=_FEW,
+    )
+    quantizer.update_quantization_recipe(_ALL, _op_name(name), config)
 
 
 def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
