@@ -59,7 +59,7 @@ class Executorch:
         program = open_program(artifact, job)
         program, findings, learned = _learned(program)
         job.progress("exporting")
-        exported = executorch_lower.export(program)
+        exported = plain = executorch_lower.export(program)
         if job.recipe.precision != "fp32" and not learned:
             feeds = calibration_feeds(program, job, _CALIBRATE) if job.recipe.needs_calibration else []
             job.progress(f"calibrating on {len(feeds)} samples" if feeds else "quantising weights")
@@ -68,7 +68,8 @@ class Executorch:
                 findings += job.calibration.findings()
         job.progress("lowering to XNNPACK")
         path = job.workdir / "model.pte"
-        told = executorch_lower.write(exported, path, dynamic=job.recipe.precision == "int8-dynamic")
+        told = executorch_lower.write(exported, path)
+        findings += _dynamic(plain, program, job.recipe, path.stat().st_size) if not learned else []
         facts = read_pte(path.read_bytes())
         digest = digest_files([path])
         steps = [Step(name, _tool(name), options, "") for name, options in self.plan(artifact, job)[:-1]]
@@ -108,8 +109,10 @@ class Executorch:
         return [] if recipe.per_channel else [("per channel", {"per_channel": True})]
 
     def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
-        """All but those that the quantising step was told to leave."""
+        """All but those that the quantising step was told to leave, and convolutions where it is the dynamic one."""
         steps = [step for step in lowered.steps if step.name in _STEPS.values()]
+        if any(step.name == _STEPS["int8-dynamic"] for step in steps):
+            layers = [one for one in layers if not one.operator.startswith("Conv")]
         left = {name for step in steps for name in step.options.get("exclude", ())}
         return {one.name for one in layers if steps and not any(_within(one.name, name) for name in left)}
 
@@ -153,6 +156,15 @@ def _learned(program: Program) -> tuple[Program, list[Finding], bool]:
         [Finding("learned-ranges", INFO, text, "")],
         True,
     )
+
+
+def _dynamic(exported: Any, program: Program, recipe: Recipe, size: int) -> list[Finding]:
+    if recipe.precision != "int8-dynamic":
+        return []
+    from packager.compress.quantize.torch_dynamic import state_bytes
+    from packager.executorch_quantizer import tell_dynamic
+
+    return tell_dynamic(exported, recipe, state_bytes(program.module), size)
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:

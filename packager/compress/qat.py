@@ -23,6 +23,7 @@ from packager import torch_models
 from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qat_qconfig
+from packager.compress.quantize.torch_pads import fold_pads
 from packager.torch_trace import legacy_quiet
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def prepare(module: Any, examples: tuple[Any, ...], *, engine: str = "qnnpack", 
                 fix="branch with torch.where in the place of Python's if; or train a part of the module",
                 code="not-traceable",
             ) from error
+        fold_pads(graph)
         caps = absorb_clamps(graph, keep=not saturates(engine))
         graph.train()
         mapping = get_default_qat_qconfig_mapping(engine)

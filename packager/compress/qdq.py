@@ -50,6 +50,7 @@ def as_qdq(prepared: Any, *, float_weights: bool = False) -> Any:
             node.replace_all_uses_with(back)
             reference.graph.erase_node(node)
     _ranges_before_moves(reference)
+    _one_dequantise_each(reference)
     reference.graph.eliminate_dead_code()
     reference.recompile()
     return reference.eval()
@@ -75,6 +76,21 @@ def _ranges_before_moves(module: Any) -> None:
             back = torch_models.need_torch().ops.quantized_decomposed.dequantize_per_tensor.default
             moved = module.graph.call_function(back, (first, *settings))
         move.args = (moved, *move.args[1:])
+
+
+def _one_dequantise_each(module: Any) -> None:
+    """A dequantise of its own for every reader: kernels are matched by the Q/DQ around them, and two that share one (both
+    branches of a residual block) cannot always be told apart: ExecuTorch's partitions then depend on each other in a circle.
+    """
+    back = torch_models.need_torch().ops.quantized_decomposed.dequantize_per_tensor.default
+    for node in list(module.graph.nodes):
+        if node.op != "call_function" or node.target is not back:
+            continue
+        for user in list(node.users)[1:]:
+            with module.graph.inserting_after(node):
+                own = module.graph.call_function(back, node.args)
+            own.meta["settings"] = node.meta.get("settings")
+            user.replace_input_with(node, own)
 
 
 def _only_moves(module: Any, node: Any) -> bool:

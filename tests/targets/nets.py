@@ -175,3 +175,75 @@ def upsampled_and_trained():
     for _ in range(4):
         prepared(torch.randn(2, 3, 16, 16))
     return qat.finish(prepared), examples
+
+
+def few_steps():
+    return Recurrent().eval(), (torch.randn(1, 2, 32),)
+
+
+class Pooled(nn.Module):
+    """Convolutions, a pooling and linear layers: what dynamic INT8 takes a part of."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.pool = nn.MaxPool2d(2)
+        self.wide = nn.Linear(512, 64)
+        self.head = nn.Linear(64, 4)
+
+    def forward(self, image):
+        return self.head(self.wide(self.pool(self.conv(image)).flatten(1)).relu())
+
+
+def pooled():
+    return Pooled().eval(), (torch.randn(1, 3, 16, 16),)
+
+
+class Counted(nn.Module):
+    """Positions counted from the ids, as RoBERTa does."""
+
+    def __init__(self):
+        super().__init__()
+        self.words, self.places = nn.Embedding(50, 16), nn.Embedding(20, 16)
+        self.head = nn.Linear(16, 4)
+
+    def forward(self, ids):
+        known = (ids != 1).int()
+        places = torch.cumsum(known, 1).type_as(known) * known + 1
+        return self.head(self.words(ids) + self.places(places.long()))
+
+
+def counted():
+    return Counted().eval(), (torch.randint(2, 50, (1, 8)),)
+
+
+class Inverted(nn.Module):
+    """MobileNetV2's block, twice: what a block gives is read by the next and by the sum behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.blocks = nn.ModuleList(nn.Sequential(*self.block()) for _ in range(2))
+        self.head = nn.Linear(8, 4)
+
+    @staticmethod
+    def block():
+        first = [nn.Conv2d(8, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()]
+        middle = [nn.Conv2d(16, 16, 3, 1, 1, groups=16, bias=False), nn.BatchNorm2d(16), nn.ReLU6()]
+        return [*first, *middle, nn.Conv2d(16, 8, 1, bias=False), nn.BatchNorm2d(8)]
+
+    def forward(self, image):
+        found = self.stem(image)
+        for block in self.blocks:
+            found = found + block(found)
+        return self.head(found.mean((2, 3)))
+
+
+def inverted_and_trained():
+    from packager.compress import qat
+
+    module, examples = Inverted().eval(), (torch.randn(1, 3, 16, 16),)
+    prepared = qat.prepare(module, examples)
+    for _ in range(4):
+        prepared(torch.randn(4, 3, 16, 16))
+    return qat.finish(prepared), examples

@@ -13,6 +13,7 @@ from packager import torch_models
 from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, guard_clamps, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
 from packager.compress.quantize.torch_observers import qconfig
+from packager.compress.quantize.torch_pads import fold_pads
 from packager.compress.quantize.torch_proof import prove_graph, prove_layers
 from packager.torch_compare import outputs_of, worst_cosine
 from packager.torch_symbolic import symbolic
@@ -103,6 +104,7 @@ def _by_graph(
     torch = torch_models.need_torch()
     from torch.ao.quantization import quantize_fx
 
+    fold_pads(graph, examples, engine=engine)
     # For qnnpack this closes the ReLU6 trap; for every engine it spends all levels on what the clamp lets through.
     caps = absorb_clamps(graph, keep=not saturates(engine))
     try:
