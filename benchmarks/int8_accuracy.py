@@ -115,7 +115,7 @@ def measure(
             "calibration": str(case / "cal.npz"),
             "eval": str(search),
             "test": None if test is None else str(test),
-            "metric": f"{case / 'metric.py'}:score",
+            "metric": f"{case / 'metric.py'}:score" if (case / "metric.py").exists() else None,
             "output": Path(folder) / "out.edgepack",
         }
         for words, text in BLIND.items():

@@ -31,7 +31,8 @@ class Recipe:
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
     quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
     `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point,
-    `smooth` moves the wide channels of what a matrix product reads into its weights.
+    `smooth` moves the wide channels of what a matrix product reads into its weights, `float_products` leaves what matrix
+    products give unrounded, where the next operator computes in float.
     `steps` are a recipe file's, in order (recipe_steps.py).
     """
 
@@ -52,6 +53,7 @@ class Recipe:
     bias_correction: bool = False
     asymmetric: bool = False
     smooth: bool = False
+    float_products: bool = False
     steps: tuple[dict[str, Any], ...] = ()
     schema: str = "edgepack.recipe/1"
 

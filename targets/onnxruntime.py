@@ -184,7 +184,7 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         options |= {"activation_type": recipe.activation_type, "method": recipe.method, "scope": recipe.scope}
         if recipe.method == "percentile":
             options["percentile"] = recipe.percentile
-    turned = ("equalize", "bias_correction", "asymmetric", "smooth")
+    turned = ("equalize", "bias_correction", "asymmetric", "smooth", "float_products")
     options |= {key: True for key in turned if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)

