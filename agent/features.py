@@ -32,7 +32,10 @@ def check_runtime(manifest: Manifest) -> None:
 
     need = manifest.runtime
     if need.name not in reading.runner_names():
-        raise DeviceError("this agent cannot run %r bundles" % need.name, fix="update edgepack", code="no-runner")
+        fix = "update edgepack"
+        if need.name == "tflite_micro":
+            fix = "it is C for a microcontroller: edgepack unpack, and build its sources; edgepack bench BUNDLE qemu:cortex-m4"
+        raise DeviceError("this agent cannot run %r bundles" % need.name, fix=fix, code="no-runner")
     module = import_module("agent.runners." + need.name)
     if reading.distribution_version(["numpy"]) is None:
         raise DeviceError(

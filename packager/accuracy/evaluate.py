@@ -301,8 +301,9 @@ def original_specs(manifest: Manifest, model: Runnable) -> list[TensorSpec]:
     for spec in manifest.inputs:
         scale = model.quantization.get(spec.name)
         dtype = "float32" if scale and spec.dtype in ("int8", "uint8", "int16") else spec.dtype
-        shape = list(spec.shape)
+        shape, layout = list(spec.shape), spec.layout
         if spec.layout == "nhwc" and len(shape) == _IMAGE:
-            shape = [shape[0], *[f"{spec.name}_{axis}" for axis in range(1, _IMAGE)]]
-        specs.append(dataclasses.replace(spec, dtype=dtype, shape=shape))
+            # The samples may still have the channels where the model's source had them: their shape tells.
+            shape, layout = [shape[0], *[f"{spec.name}_{axis}" for axis in range(1, _IMAGE)]], ""
+        specs.append(dataclasses.replace(spec, dtype=dtype, shape=shape, layout=layout))
     return specs

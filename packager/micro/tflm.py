@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ _MOST_ARENA = 256 << 20
 _UNKNOWN = re.compile(r"(?:builtin opcode|custom op(?:code)?|op) '?([A-Z0-9_]+)'?")
 
 
-def run_micro(artifact: Artifact, batches: Sequence[Arrays]) -> tuple[int, list[dict[str, np.ndarray[Any, Any]]]]:
+def run_micro(artifact: Artifact, batches: Iterable[Arrays]) -> tuple[int, list[dict[str, np.ndarray[Any, Any]]]]:
     """The arena in bytes, and the real outputs for each batch. Raises ConvertError that names a missing operator.
 
     The arena is that of a 64-bit host: pointers are half as large on the device, so it needs no more there.
@@ -31,10 +31,11 @@ def run_micro(artifact: Artifact, batches: Sequence[Arrays]) -> tuple[int, list[
     import numpy as np
 
     need("tflite_micro.python.tflite_micro.runtime")
+    rows_in = list(batches)
     names_in, names_out = [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs]
     with tempfile.TemporaryDirectory(prefix="edgepack-tflm-") as folder:
         base = Path(folder)
-        arrays = {f"input_{i}": np.stack([batch[name] for batch in batches]) for i, name in enumerate(names_in)}
+        arrays = {f"input_{i}": np.stack([batch[name] for batch in rows_in]) for i, name in enumerate(names_in)}
         np.savez(base / "inputs.npz", **arrays)
         task = {
             "model": str(artifact.path.resolve()),
@@ -53,7 +54,7 @@ def run_micro(artifact: Artifact, batches: Sequence[Arrays]) -> tuple[int, list[
     none = {"scale": 0.0, "zero_point": 0}
     rows = [
         {name: real(column[i], **scales.get(name, none)) for name, column in columns.items()}
-        for i in range(len(batches))
+        for i in range(len(rows_in))
     ]
     return int(found["arena_bytes"]), rows
 

@@ -39,6 +39,21 @@ def test_tflite_int8_is_scored_through_its_int8_inputs(tflite):
     assert built.manifest.facts["int8_share"]["macs"] > 0
     score, _ = evaluate(built.bundle, tflite / "eval.npz")
     assert (score.score, score.n) == (told["bundle"], 80)
+    # As a model with channels first has them: the bundle takes them last.
+    with np.load(tflite / "eval.npz") as data:
+        np.savez(tflite / "first.npz", image=np.moveaxis(data["image"], -1, 1), labels=data["labels"])
+    assert evaluate(built.bundle, tflite / "first.npz")[0].score == score.score
+
+
+@pytest.mark.tflite
+@pytest.mark.skipif(needs_tflite[1].args[0], reason="the tflite extra is not installed")
+def test_microcontroller_bundle_is_scored_in_tflite_micro(tflite):
+    pytest.importorskip("tflite_micro", reason="the tflite extra is not installed")
+    built = made(tflite, "net.tflite", "cortex-m4", allow_drop=True)
+    told = built.manifest.facts["accuracy"]
+    score, _ = evaluate(built.bundle, tflite / "eval.npz")
+    assert (score.score, score.n) == (told["bundle"], 80)
+    assert told["original"] == 1.0
 
 
 @pytest.mark.tflite
