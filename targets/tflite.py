@@ -93,9 +93,6 @@ class Tflite:
         rows: list[tuple[str, dict[str, Any]]] = []
         if (recipe.scope or profile.int8.scope) == "all":
             rows.append(("the operators that multiply only", {"scope": "compute"}))
-        elif not recipe.operators:
-            # Rarely better, but then much: a basic-pitch of which 8 bits leave .59 or .74 of .86.
-            rows.append(("every operator in INT8", {"scope": "all"}))
         if not recipe.per_channel:
             rows.append(("per channel", {"per_channel": True}))
         if not recipe.io:  # the user left it open; 8 bits are few for a sound
