@@ -171,3 +171,7 @@ def test_int8_that_is_far_off_says_so(packed, place):
     data = models.samples(place / "s.npz", x=models.weights(20, 16))
     bad = packed(model, recipe="int8-per-tensor", calibration=str(data))
     assert "host-parity" in bad.codes()
+    assert bad.manifest["golden"]["tolerance"]["min_cosine"] == 0.98
+    taken = packed(model, recipe="int8-per-tensor", calibration=str(data), allow_drop=True)
+    assert "host-parity" in taken.codes()
+    assert taken.manifest["golden"]["tolerance"]["min_cosine"] < 0.98
