@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
 import sys
 import warnings
@@ -12,13 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
+from agent.contract.finding import INFO, Finding
 from packager import torch_models
 from packager.executorch_quantizer import quantizer, unrolled
+from packager.torch_compare import outputs_of, worst_cosine
 from packager.torch_trace import user_place
 
 if TYPE_CHECKING:
     from packager.recipe import Recipe
     from packager.torch_program import Program
+
+
+# The cosine with the original under which another way to INT8 is tried (the target's tolerance), on that many samples.
+_NEAR, _COMPARED = 0.98, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +69,9 @@ def export(program: Program) -> Any:
     if program.kind == "pt2":
         return torch.export.export(program.module, program.examples)
     try:
-        with quiet(), torch.no_grad():
+        # Where it fails, torch.export prints the graph it had so far, twice: the error says what is needed of it.
+        said = io.StringIO()
+        with quiet(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), torch.no_grad():
             return torch.export.export(program.module, program.examples)
     except Exception as error:
         # Exporting runs the user's code: anything may come out of it.
@@ -100,6 +109,32 @@ def quantise(exported: Any, program: Program, feeds: Sequence[Sequence[Any]], re
                 code="nothing-to-quantise",
             )
         return torch.export.export(converted, program.examples)
+
+
+def quantise_static(
+    exported: Any, program: Program, feeds: Sequence[Sequence[Any]], recipe: Recipe
+) -> tuple[Any, list[Finding]]:
+    """Static INT8 of every operator that XNNPACK has in integers; where that is far from the original, of those that multiply
+    if that is much nearer. A recipe's own `scope` is kept to. Raises ConvertError.
+    """
+    whole = quantise(exported, program, feeds, recipe)
+    if recipe.scope:
+        return whole, []
+    few = feeds[:_COMPARED]
+    original = exported.module(check_guards=False)
+    expected = [outputs_of(original, feed) for feed in few]
+    far = worst_cosine(expected, [outputs_of(whole.module(check_guards=False), feed) for feed in few])
+    if far >= _NEAR:
+        return whole, []
+    part = quantise(exported, program, feeds, dataclasses.replace(recipe, scope="compute"))
+    near = worst_cosine(expected, [outputs_of(part.module(check_guards=False), feed) for feed in few])
+    if 1 - near >= (1 - far) / 2:
+        return whole, []
+    text = (
+        f"only convolutions and linear layers are INT8: with sums and products in INT8, too, the cosine with the original is"
+        f" {far:.4f}, so {near:.4f}"
+    )
+    return part, [Finding("compute-only", INFO, text, 'scope = "all" in a recipe file insists')]
 
 
 def write(exported: Any, path: Path) -> Delegation:

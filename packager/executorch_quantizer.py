@@ -27,8 +27,11 @@ def quantizer(recipe: Recipe, *, dynamic: bool = False, qat: bool = False) -> An
     torch = torch_models.need_torch()
     made = _class()()
     config = get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_dynamic=dynamic, is_qat=qat)
-    if dynamic:
-        made.set_operator_type(torch.ops.aten.linear.default, config)
+    aten = torch.ops.aten
+    multiply = (aten.conv1d.default, aten.conv2d.default, aten.conv_transpose2d.input)
+    if dynamic or recipe.scope == "compute":
+        for kind in (aten.linear.default, *(() if dynamic else multiply)):
+            made.set_operator_type(kind, config)
     else:
         made.set_global(config)
     if recipe.exclude:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import linecache
 import re
 import sys
 import traceback
@@ -102,7 +103,7 @@ def _trace(module: Any, examples: tuple[Any, ...]) -> tuple[Any, list[str]]:
         except Exception as error:  # noqa: BLE001 - tracing runs the user's code: anything may come out of it
             return _refused("cannot be traced", error), []
     doubts = [
-        f"{one.filename}:{one.lineno}"
+        f"{one.filename}:{one.lineno}: {linecache.getline(one.filename, one.lineno).strip()}"
         for one in caught
         if one.category.__name__ == "TracerWarning" and _CONTROL_FLOW in str(one.message)
     ]
@@ -158,8 +159,9 @@ def _refused(what: str, error: Exception) -> ConvertError:
 
 
 def _first_lines(error: Exception, limit: int = 400) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return " ".join(lines[:3])[:limit] or repr(error)[:limit]
+    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    said = [line for line in lines if not line.startswith('File "')]  # `where` names the place
+    return " ".join(said[:2])[:limit] or repr(error)[:limit]
 
 
 def _place(text: str) -> str:

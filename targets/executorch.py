@@ -63,12 +63,15 @@ class Executorch:
         if job.recipe.precision != "fp32" and not learned:
             feeds = calibration_feeds(program, job, _CALIBRATE) if job.recipe.needs_calibration else []
             job.progress(f"calibrating on {len(feeds)} samples" if feeds else "quantising weights")
-            exported = executorch_lower.quantise(exported, program, feeds, job.recipe)
             if feeds and job.calibration is not None:
                 findings += job.calibration.findings()
+                exported, told = executorch_lower.quantise_static(exported, program, feeds, job.recipe)
+                findings += told
+            else:
+                exported = executorch_lower.quantise(exported, program, feeds, job.recipe)
         job.progress("lowering to XNNPACK")
         path = job.workdir / "model.pte"
-        told = executorch_lower.write(exported, path)
+        placed = executorch_lower.write(exported, path)
         findings += _dynamic(plain, program, job.recipe, path.stat().st_size) if not learned else []
         facts = read_pte(path.read_bytes())
         digest = digest_files([path])
@@ -84,7 +87,7 @@ class Executorch:
             quantized=job.recipe.precision != "fp32" or learned,
             weights_bytes=None,
             steps=(*artifact.steps, *steps),
-            findings=(*artifact.findings, *findings, _placement(told)),
+            findings=(*artifact.findings, *findings, _placement(placed)),
         )
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
@@ -169,6 +172,8 @@ def _dynamic(exported: Any, program: Program, recipe: Recipe, size: int) -> list
 
 def _options(recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"per_channel": recipe.per_channel}
+    if recipe.scope and recipe.precision == "int8":
+        options["scope"] = recipe.scope
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

@@ -247,3 +247,23 @@ def inverted_and_trained():
     for _ in range(4):
         prepared(torch.randn(4, 3, 16, 16))
     return qat.finish(prepared), examples
+
+
+class Outlier(nn.Module):
+    """A sum with one channel far out, and a norm behind it that takes it away again: as in MiniLM and DeiT."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.head = nn.Linear(16, 16), nn.LayerNorm(15), nn.Linear(15, 4)
+        self.register_buffer("far", torch.tensor([0.0] * 15 + [2000.0]))
+
+    def forward(self, x):
+        return self.head(self.norm((self.first(x) + self.far)[:, :15]))
+
+
+def outlier():
+    return Outlier().eval(), (torch.randn(1, 16),)
+
+
+def outlier_samples():
+    return {"x": torch.randn(24, 16, generator=torch.Generator().manual_seed(5)).numpy()}

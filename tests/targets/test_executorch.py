@@ -1,6 +1,7 @@
 """ExecuTorch: bundles that the agent really runs, and what of them XNNPACK computes."""
 
 import contextlib
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -80,11 +81,30 @@ def test_learned_ranges_need_no_calibration(folder):
     assert "host-parity" not in codes(built)
 
 
-def test_control_flow_is_refused_with_the_line(folder):
+@pytest.mark.parametrize("scope", ["", "all"])
+def test_sums_that_int8_ruins_stay_float_unless_the_recipe_insists(folder, scope):
+    from packager import executorch_lower, torch_models
+    from packager.recipe import NAMED
+    from packager.torch_compare import outputs_of, worst_cosine
+    from packager.torch_program import Program
+
+    made = torch_models.call_factory(f"{NETS}:outlier")
+    program = Program(made.module, made.examples, (), "torch")
+    samples = torch_models.import_named(str(NETS), "outlier_samples")()["x"]
+    feeds = [(torch.from_numpy(one[None]),) for one in samples]
+    recipe = dataclasses.replace(NAMED["int8"], scope=scope)
+    found, told = executorch_lower.quantise_static(executorch_lower.export(program), program, feeds, recipe)
+    expected, outputs = ([outputs_of(net, feed) for feed in feeds] for net in (made.module, found.module()))
+    assert [finding.code for finding in told] == ([] if scope else ["compute-only"])
+    assert (worst_cosine(expected, outputs) > 0.98) == (not scope)
+
+
+def test_control_flow_is_refused_with_the_line(folder, capfd):
     with pytest.raises(ConvertError) as caught:
         build(folder, "branch", "fp32")
     assert caught.value.code == "not-exportable"
     assert "nets.py:" in caught.value.where
+    assert "def forward(self" not in "".join(capfd.readouterr())  # torch.export's half a graph
 
 
 def test_the_file_tells_what_it_calls(model):
