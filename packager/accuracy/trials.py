@@ -74,7 +74,7 @@ class Cure:
         if self.why:
             return self.why
         if self.idle:
-            return "nothing in this model to act on"
+            return "changes nothing in this model"
         return f"{decibels(self.noise):.1f} dB of signal over noise{'' if self.kept else ', not kept'}"
 
 

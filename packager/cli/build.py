@@ -117,7 +117,7 @@ def _show_accuracy(facts: dict[str, Any]) -> None:
         click.echo(f"  in INT8: {share['macs']:.1%} of the multiply-adds, {share['weights']:.1%} of the weights")
     for step in facts.get("search", []) if len(facts.get("search", [])) > 1 else []:
         if step.get("nothing_to_do"):
-            bought = "nothing in this model to act on"
+            bought = "changes nothing in this model"
         elif "sqnr_db" in step:
             bought = f"{step['sqnr_db']:.1f} dB of signal over noise{'' if step['kept'] else ', not kept'}"
         else:

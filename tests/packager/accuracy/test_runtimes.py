@@ -72,6 +72,20 @@ def test_tflite_layer_left_out_is_counted_as_float(tflite, tmp_path):
     assert built.manifest.facts["int8_share"]["macs"] == pytest.approx(1 - left, abs=1e-5)
 
 
+@pytest.mark.tflite
+@pytest.mark.skipif(needs_tflite[1].args[0], reason="the tflite extra is not installed")
+def test_tflite_search_tries_floats_in_and_out_where_the_user_left_them_open(tflite, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for io, expected in (("", True), ("int8", False)):
+        recipe = tmp_path / "r.toml"
+        recipe.write_text(f'precision = "int8"\nio = "{io}"\n')
+        built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", recipe=str(recipe), metric="mse",
+                     max_drop=0.0, search_minutes=1.0, allow_drop=True, eval=str(tflite / "cal.npz"))  # fmt: skip
+        probed = [step["step"] for step in built.manifest.facts["search"] if "sqnr_db" in step]
+        assert ("floats in and out" in probed) is expected
+        assert "every operator in INT8" in probed
+
+
 def test_tensorrt_graph_is_searched_with_the_same_pieces(tmp_path):
     nets.sets(tmp_path, nets.uneven(tmp_path / "net.onnx"), samples=100)
     built = made(tmp_path, "net.onnx", "jetson-orin", runtime="tensorrt")

@@ -73,7 +73,7 @@ def test_a_net_of_matrix_products_gives_the_levers_nothing_to_do(place, runtime,
     for words in IDLE:
         assert found[words]["nothing_to_do"]
         assert not found[words]["kept"]
-        assert f"{words}: nothing in this model to act on" in said
+        assert f"{words}: changes nothing in this model" in said
 
 
 def test_a_lever_that_fails_as_none_should_is_told_and_the_search_goes_on(place, monkeypatch):
