@@ -55,7 +55,7 @@ class TfliteMicro:
         verdict = fit_verdict(self._arena(lowered), lowered.size_bytes, job.profile)
         told = [*lowered.findings, verdict]
         if job.profile.cpu.arch == "xtensa":
-            text = "the C sources are generated for Xtensa and not compiled: its compiler and emulator are not part of edgepack"
+            text = "the C sources are generated for Xtensa and not compiled: edgepack has no compiler and no emulator for it"
             told.append(
                 Finding(
                     "not-compiled", INFO, text, "edgepack unpack BUNDLE, and build tflm/ within your ESP-IDF project"
