@@ -74,7 +74,7 @@ def _accepted(found: list[Any], golden: GoldenVectors, terms: Terms, text: str) 
     """A device computes as the host did, not as the original: twice as far off as the host was is still the same model."""
     wide = _widened(dict(golden.outputs), found, terms.tolerance)
     if wide is None:
-        advice = "it is no matter of rounding (whole numbers, shapes, NaN): a device will not activate this bundle"
+        advice = "too far for rounding to be the cause, or whole numbers or NaN differ: a device will not activate this bundle"
         return Checked(terms, (Finding("host-parity", WARNING, text, advice),))
     advice = (
         f"it was accepted: the golden check on the device asks for a cosine of {wide.min_cosine:.3g} with the original"

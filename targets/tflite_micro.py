@@ -53,7 +53,15 @@ class TfliteMicro:
         _refuse_float(lowered)
         job.progress("measuring the arena in TFLite Micro")
         verdict = fit_verdict(self._arena(lowered), lowered.size_bytes, job.profile)
-        return dataclasses.replace(lowered, findings=(*lowered.findings, verdict))
+        told = [*lowered.findings, verdict]
+        if job.profile.cpu.arch == "xtensa":
+            text = "the C sources are generated for Xtensa and not compiled: edgepack has no compiler and no emulator for it"
+            told.append(
+                Finding(
+                    "not-compiled", INFO, text, "edgepack unpack BUNDLE, and build tflm/ within your ESP-IDF project"
+                )
+            )
+        return dataclasses.replace(lowered, findings=tuple(told))
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
         """The arena, the operators, and C sources beside the model."""

@@ -171,3 +171,22 @@ def test_int8_that_is_far_off_says_so(packed, place):
     data = models.samples(place / "s.npz", x=models.weights(20, 16))
     bad = packed(model, recipe="int8-per-tensor", calibration=str(data))
     assert "host-parity" in bad.codes()
+    assert bad.manifest["golden"]["tolerance"]["min_cosine"] == 0.98
+    lost = packed(model, recipe="int8-per-tensor", calibration=str(data), allow_drop=True)
+    assert lost.manifest["golden"]["tolerance"]["min_cosine"] == 0.98  # two outputs of three are nothing but zero
+
+
+def test_int8_whose_loss_was_accepted_can_be_activated(packed, place):
+    weight = models.weights(16, 3)
+    weight[:, 0] *= 40
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["m"], name="matmul"), helper.make_node("Mul", ["m", "k"], ["y"])]
+    constants = [("w", weight), ("k", np.float32([1 / 40, 1, 1]))]
+    model = models.save(place / "m.onnx", nodes, [models.tensor("x", [1, 16])], [models.tensor("y", [1, 3])], constants)
+    data = models.samples(place / "s.npz", x=models.weights(20, 16))
+    found = {
+        accepted: packed(model, recipe="int8-per-tensor", calibration=str(data), allow_drop=accepted)
+        for accepted in (False, True)
+    }
+    assert all("host-parity" in one.codes() for one in found.values())
+    assert found[False].manifest["golden"]["tolerance"]["min_cosine"] == 0.98
+    assert found[True].manifest["golden"]["tolerance"]["min_cosine"] < 0.98

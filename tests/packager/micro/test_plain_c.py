@@ -72,6 +72,15 @@ def test_bundle_says_that_it_fits_and_brings_sources(bundle):
     assert {"tflm/model_data.cc", "tflm/op_resolver.h", "tflm/main.cc"} <= set(bundle.manifest.files)
 
 
+def test_sources_for_xtensa_are_said_not_to_be_compiled(bundle, tmp_path):
+    assert "not-compiled" not in [finding.code for finding in bundle.manifest.findings]
+    calibration, output = str(tmp_path / "cal.npz"), tmp_path / "esp.edgepack"
+    built = build(str(tmp_path / "net.tflite"), "esp32-s3", calibration=calibration, output=output)
+    assert "not-compiled" in [finding.code for finding in built.manifest.findings]
+    with BundleReader(built.bundle) as reader:
+        assert b"Xtensa" in reader.read("tflm/main.cc")
+
+
 @boards
 def test_model_array_compiles_for_cortex_m(bundle, tmp_path):
     with BundleReader(bundle.bundle) as reader:
