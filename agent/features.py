@@ -41,7 +41,7 @@ def check_runtime(manifest: Manifest) -> None:
         raise DeviceError(
             "numpy is not installed for the device's interpreter",
             where=sys.executable,
-            fix=remedy.install(["numpy", *module.PACKAGES]),
+            fix=remedy.runner(module, "numpy"),
             code="no-numpy",
         )
     found = reading.installed(need.name).version

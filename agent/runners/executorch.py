@@ -15,7 +15,7 @@ from agent.contract.pte import PteFacts, read_pte
 MODULE = "executorch"
 DISTRIBUTIONS = ["executorch"]
 # Its Python runtime exchanges torch tensors.
-INSTALL = "pip install executorch torch"
+PACKAGES = ["executorch", "torch"]
 
 _NEEDED = {"xnnpack": "XnnpackBackend"}
 
@@ -52,7 +52,7 @@ class Runner:
             except ImportError as error:
                 raise DeviceError(
                     "executorch does not import on the device: %s" % error,
-                    fix="on the device: %s" % INSTALL,
+                    fix="on the device: pip install %s" % " ".join(PACKAGES),
                     code="no-runtime",
                 ) from error
             runtime = Runtime.get()
@@ -62,7 +62,7 @@ class Runner:
                 raise DeviceError(
                     "this executorch lacks the backend %s" % ", ".join(missing),
                     expected="one of: %s" % ", ".join(known),
-                    fix="on the device: %s" % INSTALL,
+                    fix="on the device: pip install %s" % " ".join(PACKAGES),
                     code="no-provider",
                 )
             if options.get("threads"):

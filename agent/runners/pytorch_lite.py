@@ -10,7 +10,7 @@ from agent.contract.errors import ContractError, DeviceError
 
 MODULE = "torch"
 DISTRIBUTIONS = ["torch"]
-INSTALL = "pip install torch"
+PACKAGES = ["torch"]
 
 _OPTIONS = ("quantized_engine",)
 

@@ -6,8 +6,9 @@ import pytest
 
 from agent import features
 from agent.contract.errors import DeviceError
+from agent.contract.facts import RuntimeFacts
 from agent.contract.manifest import RuntimeNeed
-from agent.probes import cpu
+from agent.probes import cpu, reading
 from tests.agent.bundles import manifest
 
 
@@ -45,6 +46,19 @@ def test_version_outside_the_range(bounds):
 def test_version_that_is_the_upper_bound_is_outside():
     release = ".".join(str(part) for part in features.release(onnxruntime.__version__))
     assert refused(features.check_runtime, need(below_version=release)).code == "runtime-version"
+
+
+@pytest.mark.parametrize("name", reading.runner_names())
+@pytest.mark.parametrize("lacking", ["numpy", "all"])
+def test_every_runtime_says_what_must_be_installed(monkeypatch, name, lacking):
+    monkeypatch.setattr(reading, "distribution_version", lambda _: None)
+    if lacking == "all":
+        monkeypatch.setattr(reading, "distribution_version", lambda names: "2.0" if names == ["numpy"] else None)
+        monkeypatch.setattr(reading, "installed", lambda _: RuntimeFacts(name=name, version=None))
+    error = refused(features.check_runtime, need(name=name))
+    assert error.code == ("no-numpy" if lacking == "numpy" else "no-runtime")
+    wanted = {"tensorrt": "nvidia-jetpack", "pytorch_lite": "torch", "executorch": "executorch torch"}
+    assert wanted.get(name, " install ") in error.fix
 
 
 def test_runtime_that_this_agent_does_not_know():
