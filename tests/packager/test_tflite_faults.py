@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from agent.contract.archive import BundleReader
 from agent.contract.errors import ConvertError, UsageError
+from packager.overview import overview
 from packager.pipeline import build
 from packager.sources.tflite import Tflite
 from tests.tflite_models import Graph, classifier, dense, needs_tflite, samples
@@ -65,8 +67,10 @@ def test_representative_set_that_does_not_match(model, tmp_path):
     assert error.value.code == "wrong-shape"
 
 
-def test_quantised_source_is_passed_through_and_not_made_anything_else(model, calibration, tmp_path):
-    first = build(
+@pytest.fixture
+def quantised(model, calibration, tmp_path):
+    """The bundle in INT8, and its .tflite as a source."""
+    made = build(
         str(model),
         "linux-x86-64",
         runtime="tflite",
@@ -74,11 +78,13 @@ def test_quantised_source_is_passed_through_and_not_made_anything_else(model, ca
         calibration=calibration,
         output=tmp_path / "a.edgepack",
     )
-    from agent.contract.archive import BundleReader
+    with BundleReader(made.bundle) as reader:
+        (tmp_path / "quantised.tflite").write_bytes(reader.read(made.manifest.model))
+    return made, str(tmp_path / "quantised.tflite")
 
-    with BundleReader(first.bundle) as reader:
-        (tmp_path / "quantised.tflite").write_bytes(reader.read(first.manifest.model))
-    source = str(tmp_path / "quantised.tflite")
+
+def test_quantised_source_is_passed_through_and_not_made_anything_else(quantised, calibration, tmp_path):
+    first, source = quantised
     second = build(source, "linux-x86-64", runtime="tflite", recipe="int8", output=tmp_path / "b.edgepack")
     assert "already-quantised" in [finding.code for finding in second.manifest.findings]
     assert second.manifest.files[second.manifest.model].sha256 == first.manifest.files[first.manifest.model].sha256
@@ -93,23 +99,10 @@ def test_quantised_source_is_passed_through_and_not_made_anything_else(model, ca
     assert "zero point" in wrong.value.fix
 
 
-def test_inspect_tells_the_scale_of_quantised_inputs(tmp_path, model, calibration):
-    from packager.overview import overview
-
+def test_inspect_tells_the_scale_of_quantised_inputs(quantised, model):
+    built, source = quantised
     assert overview(str(model), {}).quantization == {}
-    built = build(
-        str(model),
-        "linux-x86-64",
-        runtime="tflite",
-        recipe="int8",
-        calibration=calibration,
-        output=tmp_path / "a.edgepack",
-    )
-    from agent.contract.archive import BundleReader
-
-    with BundleReader(built.bundle) as reader:
-        (tmp_path / "quantised.tflite").write_bytes(reader.read(built.manifest.model))
-    told = overview(str(tmp_path / "quantised.tflite"), {}).quantization
+    told = overview(source, {}).quantization
     assert told == built.manifest.facts["quantization"]
     assert told["image"]["scale"] > 0
 
