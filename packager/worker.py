@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,7 +112,9 @@ class _Process:
     def __init__(self, name: str, python: str) -> None:
         self._told = tempfile.TemporaryFile()  # noqa: SIM115 - end() closes it
         self._heard = 0  # bytes of it that belong to tasks before
-        argv = [python or sys.executable, "-I", str(WORKERS / "serve.py"), name]
+        # Converters leave files, above all where they are killed.
+        self._folder = tempfile.mkdtemp(prefix="edgepack-worker-")
+        argv = [python or sys.executable, "-I", str(WORKERS / "serve.py"), name, self._folder]
         self._child = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._told, bufsize=0
         )
@@ -159,3 +162,4 @@ class _Process:
         self._child.wait()
         for pipe in (self._tasks, self._answers, self._told):
             pipe.close()
+        shutil.rmtree(self._folder, ignore_errors=True)  # the worker may have done so itself

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from packager import worker
 from packager.worker import end_workers, run_worker, start_worker
 
 WORKER = """
-import os, sys
+import os, sys, tempfile
 print("loaded", file=sys.stderr)
 count = 0
 
@@ -30,7 +31,8 @@ def answer(task):
         raise SystemExit(3)
     if task["do"] == "fail":
         return {"error": "it does not convert", "code": "no-such-layer"}
-    return {"pid": os.getpid(), "count": count}
+    left = tempfile.mkstemp()[1]
+    return {"pid": os.getpid(), "count": count, "left": left}
 """
 
 
@@ -57,6 +59,7 @@ def test_a_worker_answers_and_is_gone():
     assert found["count"] == 101
     assert found["talk"] == "loaded\nworking on work"
     assert not is_there(found["pid"])
+    assert not Path(found["left"]).parent.exists()
 
 
 def test_a_kept_worker_takes_the_next_task():
@@ -134,13 +137,15 @@ def test_a_host_that_is_killed_leaves_no_worker_behind(workers):
     code = (
         "import os, sys\nfrom pathlib import Path\nfrom packager import worker\n"
         f"worker.WORKERS = Path({str(workers)!r})\n"
-        "print(worker.run_worker('one', {'do': 'work'}, keep=True)['pid'], flush=True)\nos.kill(os.getpid(), 9)\n"
+        "found = worker.run_worker('one', {'do': 'work'}, keep=True)\n"
+        "print(found['pid'], found['left'], flush=True)\nos.kill(os.getpid(), 9)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGKILL
-    pid = int(done.stdout)
+    pid, left = int(done.stdout.split()[0]), done.stdout.split()[1]
     for _ in range(200):
         if not is_there(pid):
             break
         time.sleep(0.05)
     assert not is_there(pid)
+    assert not Path(left).parent.exists()
