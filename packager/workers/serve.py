@@ -49,7 +49,7 @@ def _end(folder: str, code: int) -> None:
 def _load(name: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     if spec is None or spec.loader is None:
-        raise SystemExit(f"no worker {name!r}")
+        raise ImportError(f"no worker {name!r}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
