@@ -11,7 +11,7 @@ from agent.contract.manifest import Step
 from packager.artifact import digest_files
 from packager.litert_versions import lacking, oldest_for, operator_versions
 from packager.tflite_metadata import Labels, describe, read_labels, read_metadata, write_metadata
-from packager.tflite_model import quantization_of, read_model
+from packager.tflite_model import peek_model, quantization_of
 from packager.version import __version__
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def least_runtime(artifact: Artifact, asked: str) -> str:
 
     Raises ConvertError, code "min-runtime", for an operator that the LiteRT asked for does not run.
     """
-    wanted = operator_versions(read_model(artifact.path))
+    wanted = operator_versions(peek_model(artifact.path))
     oldest = oldest_for(wanted)
     missing = lacking(wanted, asked) if asked else {}
     if missing:
@@ -62,7 +62,7 @@ def with_metadata(artifact: Artifact, original: Artifact, job: Lowering) -> Arti
             Finding("metadata-normalisation", INFO, told, "give --image-size, --image-mean and --image-std")
         )
     title = (job.name or "model", f"{job.recipe.precision}, made by edgepack {__version__}")
-    quantization = quantization_of(read_model(artifact.path))
+    quantization = quantization_of(peek_model(artifact.path))
     document = describe(title, artifact.inputs, artifact.outputs, quantization, job.preprocessing, labels)
     path = job.workdir / "described.tflite"
     path.write_bytes(write_metadata(raw, document, labels))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError
 from agent.contract.manifest import TensorSpec
 from packager import toolchain
-from packager.worker import run_worker
+from packager.worker import run_worker, start_worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,14 @@ def python_for_keras(progress: Callable[[str], None] = lambda _: None) -> str:
     if importlib.util.find_spec("tensorflow") is not None:
         return sys.executable
     return toolchain.install(_TOOL, progress).python
+
+
+def warm() -> None:
+    """Starts TensorFlow, where it is installed, for the first call that comes."""
+    here = importlib.util.find_spec("tensorflow") is not None
+    python = sys.executable if here else toolchain.ready(_TOOL)
+    if python:
+        start_worker(_TOOL, python)
 
 
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -79,10 +87,17 @@ def to_onnx(task: Mapping[str, Any], path: Path, progress: Callable[[str], None]
         raise
 
 
-def call(task: Mapping[str, Any], path: Path, progress: Callable[[str], None] = lambda _: None) -> dict[str, Any]:
-    """One task of the worker. Raises ConvertError that names the model."""
+def call(
+    task: Mapping[str, Any],
+    path: Path,
+    progress: Callable[[str], None] = lambda _: None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """One task of the worker; `meanwhile` is called while it works. Raises ConvertError that names the model."""
     try:
-        return run_worker(_TOOL, task, python=python_for_keras(progress), what="TensorFlow")
+        # One process for all that a build asks of the model: to import TensorFlow costs more than most tasks.
+        python = python_for_keras(progress)
+        return run_worker(_TOOL, task, python=python, what="TensorFlow", keep=True, meanwhile=meanwhile)
     except ConvertError as error:
         if error.code == "keras":
             error.where = path.name

@@ -14,14 +14,13 @@ from agent.contract.errors import UsageError
 from agent.contract.finding import Finding
 from agent.contract.manifest import Manifest, Preprocessing, Source, Step, TensorSpec
 from packager import registry
-from packager.accuracy.gate import Wish, lower, open_gate
 from packager.bundle.golden import integer_bounds, make_golden, sized
 from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
 from packager.host_check import host_check
-from packager.plan import Plan, choose_runtime, make_plan
+from packager.plan import Plan, choose_runtime, make_plan, warm_up
 from packager.profile import Profile, load_profile
-from packager.protocols import FitsGolden, Lowering
+from packager.protocols import FitsGolden, ImportsAhead, Lowering
 from packager.recipe import load_recipe
 from packager.shapes import Shape, apply_shapes, check_ranges, check_shapes, parse_shapes, split_ranges
 from packager.version import __version__
@@ -140,12 +139,14 @@ def build(model: str, target: str, *, progress: Callable[[str], None] = lambda _
 def run(request: Request, progress: Callable[[str], None] = lambda _: None) -> Built:
     """As `build`, for a Request."""
     with tempfile.TemporaryDirectory(prefix="edgepack-build-") as folder:
-        prepared = prepare(request, Path(folder), progress)
+        prepared = prepare(request, Path(folder), progress, warm=True)
         return _execute(prepared)
 
 
-def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = lambda _: None) -> Prepared:
-    """Looks everything up, opens the source, loads the calibration data and makes the plan."""
+def prepare(
+    request: Request, workdir: Path, progress: Callable[[str], None] = lambda _: None, *, warm: bool = False
+) -> Prepared:
+    """Looks everything up, opens the source, loads the calibration data and makes the plan. `warm`: it will be run."""
     profile = load_profile(request.target)
     recipe = load_recipe(request.recipe or profile.default.recipe)
     recipe = dataclasses.replace(recipe, io=request.io or recipe.io)
@@ -154,6 +155,10 @@ def prepare(request: Request, workdir: Path, progress: Callable[[str], None] = l
     plain, ranges = split_ranges(request.shapes)
     shapes = parse_shapes(plain)
     source = find_source(request.model)
+    if warm:
+        warm_up(source.format, runtime)
+    from packager.accuracy.gate import Wish, open_gate  # many modules: while the converter starts
+
     progress("reading the model")
     usual = {**shapes, **{name: one.usual for name, one in ranges.items()}}
     artifact = source.open(request.model, {"shapes": usual, "output_names": request.output_names})
@@ -213,6 +218,8 @@ def _calibration(
 
 
 def _execute(prepared: Prepared) -> Built:
+    from packager.accuracy.gate import lower
+
     applied, job, target = _changed(prepared), prepared.job, prepared.plan.target
     artifact = applied.artifact
     job.progress("running the original on golden inputs")
@@ -298,6 +305,8 @@ def _convert_options(prepared: Prepared) -> dict[str, Any]:
         "progress": prepared.job.progress,
     }
     target = prepared.plan.target
+    if isinstance(target, ImportsAhead):
+        options["meanwhile"] = lambda: target.import_ahead(prepared.job.recipe)
     steps = prepared.job.recipe.steps
     chosen = next((step["exporter"] for step in steps if step["do"] == "convert" and step["exporter"]), "")
     # Transformers that torch.export wrote are not recognised by the fusion; those of the older exporter are.

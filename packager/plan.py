@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
 from packager import registry
+from packager.protocols import Warms
 
 if TYPE_CHECKING:
     from packager.artifact import Artifact
@@ -40,6 +41,13 @@ def choose_runtime(profile: Profile, asked: str | None) -> str:
             code="runtime-not-yet",
         )
     return name
+
+
+def warm_up(source: str, runtime: str) -> None:
+    """Lets the converters from this format to this runtime start, while the model is still being read."""
+    for edge in registry.path_to(source, registry.target(runtime)) or []:
+        if isinstance(edge, Warms):
+            edge.warm()
 
 
 def make_plan(artifact: Artifact, job: Lowering, runtime: str, *, calibrated: bool) -> Plan:

@@ -52,6 +52,22 @@ class Converter(Protocol):
         """The artifact in the result's format, written under `workdir`. Raises ConvertError."""
 
 
+@runtime_checkable
+class Warms(Protocol):
+    """A converter whose tool takes seconds to start."""
+
+    def warm(self) -> None:
+        """Starts what `convert` would wait for and returns at once; does nothing where that is not installed."""
+
+
+@runtime_checkable
+class ImportsAhead(Protocol):
+    """A target whose libraries take long to import: it may do so while a converter works in another process."""
+
+    def import_ahead(self, recipe: Recipe) -> None:
+        """Imports what `lower` will need for this recipe."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Lowering:
     """What a target is given beside the artifact. `shapes` are the user's --shape by input name, `ranges` those

@@ -19,6 +19,7 @@ from packager.tflite_model import (
     is_quantized,
     model_inputs,
     model_outputs,
+    peek_model,
     quantization_of,
     read_model,
     rename,
@@ -26,6 +27,7 @@ from packager.tflite_model import (
 )
 from packager.tflite_qdq import integer_ends
 from packager.tflite_run import fit
+from packager.tflite_transposes import fold_transposes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,12 +120,12 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
 def layers(artifact: Artifact, job: Lowering) -> list[Layer]:
     """The operators that multiply, of the graph as the quantiser sees it; named by their outputs, as `exclude` takes them."""
     clean, _ = _clean(artifact, job)
-    return compute_layers(read_model(clean.path))
+    return compute_layers(peek_model(clean.path))
 
 
 def int8_names(lowered: Artifact, rows: Sequence[Layer]) -> set[str]:
     """Which of the layers take and hold INT8. The quantiser keeps their order and adds none."""
-    inside = computed_in_int8(read_model(lowered.path))
+    inside = computed_in_int8(peek_model(lowered.path))
     return {row.name for row, taken in zip(rows, inside, strict=True) if taken}
 
 
@@ -142,7 +144,7 @@ def _check_static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]])
 def _clean(artifact: Artifact, job: Lowering) -> tuple[Artifact, list[Finding]]:
     model = read_model(artifact.path)
     folded = fold_pads(model)
-    transposes = fold_flattening(model)
+    transposes = fold_transposes(model) + fold_flattening(model)
     flattened = flatten_biases(model)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = job.workdir / "clean.tflite"
@@ -212,7 +214,7 @@ def calibration_feeds(artifact: Artifact, job: Lowering) -> Iterator[dict[str, n
 
 def fit_golden(original: Artifact, lowered: Artifact, golden: GoldenVectors) -> GoldenVectors:
     """Golden inputs in the lowered model's layout and integers; outputs in its layout, as real numbers."""
-    scales = quantization_of(read_model(lowered.path))
+    scales = quantization_of(peek_model(lowered.path))
     inputs = {
         new.name: fit(golden.inputs[old.name], old, new, scales.get(new.name))
         for old, new in zip(original.inputs, lowered.inputs, strict=True)

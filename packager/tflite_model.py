@@ -65,6 +65,19 @@ def read_model(path: Path) -> Any:
     return parse_model(raw, path.name)
 
 
+def peek_model(path: Path) -> Any:
+    """As `read_model`, to look at and never to change: the last file that was looked at is not parsed again."""
+    state = (path.resolve(), path.stat().st_mtime_ns, path.stat().st_size) if path.exists() else None
+    if state is None or state not in _peeked:
+        model = read_model(path)
+        _peeked.clear()
+        _peeked[state] = model
+    return _peeked[state]
+
+
+_peeked: dict[object, Any] = {}
+
+
 def parse_model(raw: bytes, where: str = "") -> Any:
     """As `read_model`, from bytes."""
     if raw[4:8] != IDENTIFIER:

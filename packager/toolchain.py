@@ -90,6 +90,11 @@ def install(name: str, progress: Callable[[str], None] = lambda _: None, python:
     return Installed(tool, folder, ready)
 
 
+def ready(name: str) -> str:
+    """The tool's interpreter; empty where it is not installed. Raises UsageError for an unknown tool."""
+    return _ready(find_tool(name), folder_of(name))
+
+
 def remove(name: str) -> bool:
     """Deletes the environment; whether there was one."""
     folder = folder_of(find_tool(name).name)

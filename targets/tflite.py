@@ -9,7 +9,7 @@ from agent.contract.manifest import RuntimeNeed, Tolerance
 from packager import tflite_lower
 from packager.android_model import asked_labels, least_runtime, with_metadata
 from packager.android_note import integration_note
-from packager.tflite_model import operator_counts, quantization_of, read_model
+from packager.tflite_model import need, operator_counts, peek_model, quantization_of, schema
 from packager.tflite_run import run_tflite
 
 if TYPE_CHECKING:
@@ -53,6 +53,12 @@ class Tflite:
         asked_labels(artifact, job)
         return [*steps, ("write_metadata", {})]
 
+    def import_ahead(self, recipe: Recipe) -> None:
+        """The reader of flatbuffers and, where it will be used, the quantiser."""
+        schema()
+        if recipe.precision != "fp32":
+            need("ai_edge_quantizer.quantizer")
+
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
         """The model in the recipe's precision; for phones with metadata. Raises ConvertError or UsageError."""
         lowered = tflite_lower.lower_tflite(artifact, job, self._recipe(job))
@@ -63,7 +69,7 @@ class Tflite:
         """The LiteRT asked for, else the oldest that runs the file's operators."""
         from packager.protocols import Terms
 
-        model = read_model(artifact.path)
+        model = peek_model(artifact.path)
         quantization = quantization_of(model)
         facts = {"operators": dict(sorted(operator_counts(model).items())), "quantization": quantization}
         least = least_runtime(artifact, self._asked(job))

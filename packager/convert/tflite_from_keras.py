@@ -9,9 +9,9 @@ from typing import Any
 
 from agent.contract.errors import ConvertError
 from agent.contract.manifest import Step
+from packager import keras_models
 from packager.artifact import Artifact, digest_files
-from packager.keras_models import call
-from packager.tflite_model import model_inputs, model_outputs, output_names, parse_model, rename, to_bytes
+from packager.tflite_model import model_inputs, model_outputs, output_names, parse_model, rename, schema, to_bytes
 
 
 class TfliteFromKeras:
@@ -20,6 +20,11 @@ class TfliteFromKeras:
     source = "keras"
     result = "tflite"
     extra = "tflite"
+
+    def warm(self) -> None:
+        """TensorFlow starts, and meanwhile what reads its result."""
+        keras_models.warm()
+        schema()
 
     def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
         """Raises ConvertError for free dimensions or what the converter does not take."""
@@ -38,7 +43,8 @@ class TfliteFromKeras:
         file = workdir / "keras.tflite"
         model_path = Path(artifact.entry)
         task = {"do": "convert", "model": str(model_path.resolve()), "file": str(file.resolve()), "shapes": shapes}
-        found = call(task, model_path, options.get("progress", lambda _: None))
+        progress, meanwhile = options.get("progress", lambda _: None), options.get("meanwhile", schema)
+        found = keras_models.call(task, model_path, progress, meanwhile)
         model = parse_model(file.read_bytes(), "TensorFlow's result")
         _order(model, len(artifact.inputs))
         rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError
+from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager import toolchain
 from packager.artifact import Artifact, digest_files
-from packager.onnx_model import all_nodes, fix_shapes, load_model, save_model
+from packager.onnx_hard_swish import HARD_SWISH_OPSET, has_hard_swish, join_hard_swish
+from packager.onnx_model import all_nodes, fix_shapes, load_model, move_opset, opset, save_model
 from packager.tensorrt.repair import fold
 from packager.tflite_graph import share_constants
 from packager.tflite_layouts import channels_first, is_turned, turned_by_values
-from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, to_bytes
-from packager.worker import run_worker
+from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, schema, to_bytes
+from packager.worker import run_worker, start_worker
 
 if TYPE_CHECKING:
     from agent.contract.manifest import TensorSpec
@@ -41,6 +43,12 @@ class TfliteFromOnnx:
     result = "tflite"
     extra = "tflite"
 
+    def warm(self) -> None:
+        """onnx2tf starts."""
+        python = toolchain.ready(_TOOL)
+        if python:
+            start_worker(_TOOL, python)
+
     def convert(self, artifact: Artifact, options: Mapping[str, Any], workdir: Path) -> Artifact:
         """Raises ConvertError for free dimensions, a quantised graph, or what onnx2tf does not convert."""
         if artifact.quantized:
@@ -54,18 +62,34 @@ class TfliteFromOnnx:
         folder.mkdir()
         fixed = fix_shapes(load_model(artifact.path), _static(artifact, options.get("shapes", {})))
         # onnx2tf does not see through shapes that are computed in the graph, nor through batch normalisation to fold.
-        save_model(fold(fixed, folder / "folded.onnx"), folder / "model.onnx")
+        joined, findings = _joined(fold(fixed, folder / "folded.onnx"))
+        save_model(joined, folder / "model.onnx")
         last = [] if layout in ("nchw", "keep") else [spec.name for spec in artifact.inputs if spec.layout == "nchw"]
         keep = [spec.name for spec in artifact.inputs if spec.name not in last and len(spec.shape) > 2]  # noqa: PLR2004
         installed = toolchain.install(_TOOL, options.get("progress", lambda _: None))
         task = {"model": str(folder / "model.onnx"), "folder": str(folder.resolve()), "keep": keep}
+        meanwhile = options.get("meanwhile", schema)
         try:
-            made = run_worker(_TOOL, task, python=installed.python, what=_TOOL)
+            made = run_worker(_TOOL, task, python=installed.python, what=_TOOL, meanwhile=meanwhile)
         except ConvertError as error:
             raise _explain(error) from error
-        raw = Path(made["file"]).read_bytes()
-        _refuse_custom(parse_model(raw, "onnx2tf's result"), load_model(folder / "model.onnx", weights=False))
-        return _finish(raw, artifact, last, workdir, first=layout in ("nchw", "keep"))
+        model = parse_model(Path(made["file"]).read_bytes(), "onnx2tf's result")
+        _refuse_custom(model, load_model(folder / "model.onnx", weights=False))
+        artifact = dataclasses.replace(artifact, findings=(*artifact.findings, *findings))
+        return _finish(model, artifact, last, workdir, first=layout in ("nchw", "keep"))
+
+
+def _joined(model: Any) -> tuple[Any, list[Finding]]:
+    """HardSwish as one node, also where the model's opset is too old to have it."""
+    if not has_hard_swish(model):
+        return model, []
+    try:
+        model = move_opset(model, max(opset(model), HARD_SWISH_OPSET))
+    except ConvertError as error:
+        told = f"HardSwish stays three or four operators, which is slower: {error.what}"
+        return model, [Finding("hard-swish", INFO, told, f"export the model at opset {HARD_SWISH_OPSET} or above")]
+    join_hard_swish(model)
+    return model, []
 
 
 def _refuse_custom(model: Any, graph: Any) -> None:
@@ -110,9 +134,8 @@ def _static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]]) -> di
     return found
 
 
-def _finish(raw: bytes, artifact: Artifact, last: Sequence[str], workdir: Path, *, first: bool) -> Artifact:
+def _finish(model: Any, artifact: Artifact, last: Sequence[str], workdir: Path, *, first: bool) -> Artifact:
     """`first`: maps among the outputs have their channels first too."""
-    model = parse_model(raw, "onnx2tf's result")
     share_constants(model)
     graph = model.subgraphs[0]
     _order(model_inputs(model), artifact.inputs, graph, "inputs")

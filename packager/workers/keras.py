@@ -8,29 +8,44 @@ outputs (name, dtype, shape; null where free).
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
-import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def main() -> None:
-    """Standard input to the answer's file."""
-    task = json.load(sys.stdin)
+def warm() -> None:
+    """TensorFlow takes seconds to import."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        importlib.import_module("tensorflow")
+
+
+def answer(task: dict[str, Any]) -> dict[str, Any]:
+    """The document for the host."""
     with contextlib.redirect_stdout(io.StringIO()):
         try:
-            document = _TASKS[task["do"]](task)
+            return _TASKS[task["do"]](task)
         except Exception as error:  # noqa: BLE001 - TensorFlow raises classes without a common base
-            document = {"error": f"{type(error).__name__}: {str(error)[:800]}", "code": "keras"}
-    Path(task["result"]).write_text(json.dumps(document), encoding="utf-8")
+            return {"error": f"{type(error).__name__}: {str(error)[:800]}", "code": "keras"}
 
 
 def _load(path: str) -> tuple[Any, list[Any], list[Any]]:
-    """A function of the inputs by name that gives the outputs by name, and both sides' specs."""
+    """A function of the inputs by name that gives the outputs by name, and both sides' specs; read once."""
+    files = sorted(Path(path).rglob("*")) if Path(path).is_dir() else [Path(path)]
+    state = (path, *((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    if state not in _loaded:
+        _loaded.clear()
+        _loaded[state] = _read(path)
+    return _loaded[state]
+
+
+_loaded: dict[Any, tuple[Any, list[Any], list[Any]]] = {}
+
+
+def _read(path: str) -> tuple[Any, list[Any], list[Any]]:
     import tensorflow as tf
 
     if Path(path).is_dir():
@@ -94,40 +109,49 @@ def _run(task: dict[str, Any]) -> dict[str, Any]:
     import numpy as np
     import tensorflow as tf
 
-    call, inputs, outputs = _load(task["model"])
+    _, inputs, outputs = _load(task["model"])
     with np.load(task["inputs"]) as file:
-        arrays = {name: file[f"input_{place}"] for place, (name, _, _) in enumerate(inputs)}
+        arrays = [file[f"input_{place}"] for place in range(len(inputs))]
+    # As a graph, which the conversion takes too: layer by layer each sample would cost several times as much.
+    shapes = {name: array.shape[1:] for (name, _, _), array in zip(inputs, arrays, strict=True)}
+    traced, _ = _traced(task["model"], shapes)
     rows = []
-    for sample in range(len(next(iter(arrays.values())))):
-        result = call({name: tf.constant(array[sample]) for name, array in arrays.items()})
-        rows.append([np.asarray(result[name]) for name, _, _ in outputs])
+    for sample in range(len(arrays[0])):
+        result = traced(*(tf.constant(array[sample]) for array in arrays))
+        rows.append([np.asarray(result[f"output_{place}"]) for place in range(len(outputs))])
     np.savez(
         task["outputs"], **{f"output_{place}": np.stack([row[place] for row in rows]) for place in range(len(outputs))}
     )
     return {}
 
 
-def _traced(task: dict[str, Any]) -> tuple[Any, list[Any]]:
+def _traced(path: str, shapes: dict[str, Any]) -> tuple[Any, list[Any]]:
     """The model as a tf.function of input_0, input_1 ... that gives output_0 ...; and the specs it is traced with."""
     import tensorflow as tf
 
-    call, inputs, outputs = _load(task["model"])
+    call, inputs, outputs = _load(path)
     specs = {
-        name: tf.TensorSpec(task["shapes"][name], dtype, name=f"input_{place}")
-        for place, (name, dtype, _) in enumerate(inputs)
+        name: tf.TensorSpec(shapes[name], dtype, name=f"input_{place}") for place, (name, dtype, _) in enumerate(inputs)
     }
+    key = (call, *(str(spec) for spec in specs.values()))
+    if key not in _functions:
+        _functions.clear()
 
-    def serve(*values: Any) -> dict[str, Any]:
-        result = call(dict(zip(specs, values, strict=True)))
-        return {f"output_{place}": result[name] for place, (name, _, _) in enumerate(outputs)}
+        def serve(*values: Any) -> dict[str, Any]:
+            result = call(dict(zip(specs, values, strict=True)))
+            return {f"output_{place}": result[name] for place, (name, _, _) in enumerate(outputs)}
 
-    return tf.function(serve, input_signature=list(specs.values())), list(specs.values())
+        _functions[key] = tf.function(serve, input_signature=list(specs.values()))
+    return _functions[key], list(specs.values())
+
+
+_functions: dict[Any, Any] = {}
 
 
 def _convert(task: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
 
-    traced, _ = _traced(task)
+    traced, _ = _traced(task["model"], task["shapes"])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.get_concrete_function()], tf.Module())
     Path(task["file"]).write_bytes(converter.convert())
     return {"tensorflow": tf.__version__}
@@ -137,12 +161,9 @@ def _onnx(task: dict[str, Any]) -> dict[str, Any]:
     import tensorflow as tf
     import tf2onnx
 
-    traced, specs = _traced(task)
+    traced, specs = _traced(task["model"], task["shapes"])
     tf2onnx.convert.from_function(traced, input_signature=specs, opset=task["opset"], output_path=task["file"])
     return {"tensorflow": tf.__version__, "tf2onnx": tf2onnx.__version__}
 
 
 _TASKS = {"describe": _describe, "run": _run, "convert": _convert, "onnx": _onnx}
-
-if __name__ == "__main__":
-    main()

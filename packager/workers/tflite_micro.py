@@ -6,9 +6,7 @@ outputs_count, most (the largest arena to try, in bytes). Answer: arena_bytes, o
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FIRST_TRY = 1 << 12
-
-
-def main() -> None:
-    """Standard input to the answer's file."""
-    task = json.load(sys.stdin)
-    Path(task["result"]).write_text(json.dumps(answer(task)), encoding="utf-8")
 
 
 def answer(task: dict[str, Any]) -> dict[str, Any]:
@@ -101,7 +93,3 @@ def _run(interpreter: Any, task: dict[str, Any]) -> None:
         interpreter.invoke()
         rows.append([np.array(interpreter.get_output(place)) for place in outputs])
     np.savez(task["outputs"], **{f"output_{place}": np.stack([row[place] for row in rows]) for place in outputs})
-
-
-if __name__ == "__main__":
-    main()

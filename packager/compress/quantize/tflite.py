@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, EdgepackError, nearest, unknown_name
 from agent.contract.finding import INFO, WARNING, Finding
+from packager.compress.quantize.tflite_ranges import kept_ranges
 from packager.tflite_graph import float_operators
 from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from packager.compress.quantize.tflite_ranges import Feeds
     from packager.recipe import Recipe
-
-    Feeds = Iterable[Mapping[str, np.ndarray[Any, Any]]]
 
 # Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
@@ -76,7 +72,7 @@ def quantize_tflite(
                 whole = quantizer_module.Quantizer(raw)
                 _RULES[recipe.precision](whole, model, dataclasses.replace(recipe, exclude=()))
                 rules = whole.get_quantization_recipe()
-                ranges = _kept_ranges(raw, rules, feeds or [], cache)
+                ranges = kept_ranges(raw, rules, feeds or [], cache)
             progress("quantising")
             made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except EdgepackError:
@@ -215,45 +211,6 @@ class _Chain:
     def _following(self, place: int) -> list[int]:
         outputs = self.operators[place].outputs
         return self.users.get(int(outputs[0]), []) if len(outputs) else []
-
-
-def _kept_ranges(raw: bytes, rules: Any, feeds: Feeds, cache: Path | None) -> Any:
-    """As `_ranges`; from the folder where they have been measured already."""
-    if cache is None:
-        return _ranges(raw, rules, feeds)
-    import numpy as np
-
-    place = cache / f"ranges-{hashlib.sha256(raw + repr(rules).encode()).hexdigest()[:24]}.npz"
-    if not place.exists():
-        found = _ranges(raw, rules, feeds)
-        flat = {f"{name}|{key}": np.asarray(value) for name, one in found.items() for key, value in one.items()}
-        np.savez(place, **flat)
-    ranges: dict[str, dict[str, Any]] = {}
-    with np.load(place, allow_pickle=False) as kept:
-        for label in kept.files:
-            name, _, key = label.rpartition("|")
-            ranges.setdefault(name, {})[key] = kept[label]
-    return ranges
-
-
-def _ranges(raw: bytes, rules: Any, feeds: Feeds) -> Any:
-    """The true least and greatest value of every tensor over all samples.
-
-    The quantiser's own default is a moving average, which forgets all but the first samples' ranges.
-    """
-    calibrator = need("ai_edge_quantizer.calibrator")
-    manager = need("ai_edge_quantizer.recipe_manager").RecipeManager()
-    manager.load_quantization_recipe(rules)
-    update = need("ai_edge_quantizer.utils.qsv_utils").min_max_update
-    measuring = calibrator.Calibrator(raw, num_threads=os.cpu_count() or 1, qsv_update_func=update)
-    samples = [dict(feed) for feed in feeds]
-    measuring.calibrate({_signature_key(raw): samples}, manager)
-    return measuring.get_model_qsvs()
-
-
-def _signature_key(raw: bytes) -> str:
-    model = parse_model(raw)
-    return text(model.signatureDefs[0].signatureKey)
 
 
 def _op_name(name: str) -> Any:
