@@ -28,8 +28,8 @@ _SPREAD = 300.0
 class Bisection(Search):
     """The plain way: layers ranked by what each costs alone, the count in float bisected for the budget."""
 
-    def _mix(self, base: Any, cured: Any, rivals: Any = ()) -> Any:
-        del base, rivals
+    def _mix(self, base: Any, cured: Any) -> Any:
+        del base
         told = self.sensitivities(cured, self._end)
         names = [one.layer.name for one in ranked(told)]
         first_enough(len(names), lambda place: self.attempt(*floating(cured, names[: place + 1])).safe)

@@ -99,8 +99,6 @@ class Tflite:
         rows: list[tuple[str, dict[str, Any]]] = []
         if (recipe.scope or profile.int8.scope) == "all":
             rows.append(("the operators that multiply only", {"scope": "compute"}))
-        elif not recipe.scope and not recipe.operators:
-            rows.append(("every operator in INT8", {"scope": "all"}))
         if not recipe.per_channel:
             rows.append(("per channel", {"per_channel": True}))
         if not recipe.io:  # the user left it open; 8 bits are few for a sound

@@ -80,13 +80,11 @@ class Search:
         start = time.monotonic()
         told: list[Sensitivity] = []
         if not self.attempt("as the recipe says", base).safe and not self.late:
-            words, cured = self._cured(base, [row for row in levers if "scope" not in row[1]])
+            words, cured = self._cured(base, levers)
             trial = self.attempt(words, cured) if cured != base else self.trials[0]
-            # Less noise, yet more lost: then the cures have cured the wrong thing.
-            root = cured if trial.spent <= self.trials[0].spent else base
-            rivals = [] if trial.safe else self._rivals(root, [row for row in levers if "scope" in row[1]])
-            if not any(one.safe for one in self.trials) and not self.late and len(self.layers) > 1:
-                told = self._mix(base, root, rivals)
+            if not trial.safe and not self.late and len(self.layers) > 1:
+                # Less noise, yet more lost: then the cures have cured the wrong thing.
+                told = self._mix(base, cured if trial.spent <= self.trials[0].spent else base)
         found = self._choose()
         seconds = time.monotonic() - start
         met = found.spent <= 1
@@ -111,19 +109,6 @@ class Search:
             self.cures.append(Cure(words, rung.noise, kept, rung.why, idle))
             self.progress(f"{words}: {self.cures[-1]}")
         return " + ".join(names.values()), best
-
-    def _rivals(self, root: Recipe, scopes: Sequence[tuple[str, dict[str, Any]]]) -> list[Recipe]:
-        """The recipe in other scopes, scored. Less noise as a whole does not tell which is better with layers in float: what
-        does not multiply stays in INT8 in the wide scope. So each is a root of its own, if it can be lowered at all.
-        """
-        found = []
-        for words, change in scopes:
-            if self.late or any(one.safe for one in self.trials):
-                break
-            trial = self.attempt(words, dataclasses.replace(root, **change))
-            if trial.score is not None:
-                found.append(trial.recipe)
-        return found
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:
         key = "probe " + json.dumps(codec.encode(recipe), sort_keys=True)
@@ -221,14 +206,14 @@ class Search:
         most = MOST_FACTOR * math.ceil(math.log2(max(_FEW_LAYERS, len(self.layers))))
         return self.late or len(self.trials) >= most
 
-    def _mix(self, base: Recipe, cured: Recipe, rivals: Sequence[Recipe] = ()) -> list[Sensitivity]:
+    def _mix(self, base: Recipe, cured: Recipe) -> list[Sensitivity]:
         """Layers in float: first those that leave enough multiply-adds in INT8; others only where nothing else keeps the
         budget. The layers' costs.
 
         Equalisation changes every layer, and takes a ReLU6 for a ReLU: few layers in float without it may be better than
-        many with it. Both are looked at, and `rivals` too, and the better at each share of INT8 is scored.
+        many with it. Both are looked at, and the better at each share of INT8 is scored.
         """
-        roots = [cured, *rivals]
+        roots = [cured]
         if cured.equalize != base.equalize:
             roots.append(dataclasses.replace(cured, equalize=base.equalize))
         now = time.monotonic()
@@ -358,8 +343,6 @@ def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
     words = f"{len(names)} layer{'s' if len(names) > 1 else ''} in float"
     if root.equalize:
         words += ", equalised"
-    if root.scope == "all":
-        words += ", every other operator in INT8"
     return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from packager.accuracy.dataset import load_eval
 from packager.accuracy.evaluate import evaluate, run_source
-from packager.accuracy.search import Search
 from packager.pipeline import build, find_source
 from tests.packager.accuracy import nets
 from tests.tflite_models import classifier, needs_tflite, samples
@@ -93,26 +92,3 @@ def test_tensorrt_graph_is_searched_with_the_same_pieces(tmp_path):
     assert facts["accuracy"]["original"] - facts["accuracy"]["bundle"] <= 0.01
     assert len(facts["search"]) > 1
     assert facts["int8_share"]["macs"] >= 0.8
-
-
-@pytest.mark.tflite
-@pytest.mark.skipif(needs_tflite[1].args[0], reason="the tflite extra is not installed")
-def test_every_operator_in_int8_is_a_root_of_the_search_beside_those_that_multiply(tflite, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tflite / "cache"))
-    roots = []
-    rungs = Search._rungs
-
-    def watched(self, root, order, end):
-        roots.append(root.scope)
-        return rungs(self, root, order, end)
-
-    monkeypatch.setattr(Search, "_rungs", watched)
-    with np.load(tflite / "eval.npz") as data:
-        np.savez(tflite / "eval.npz", image=data["image"])
-    # No INT8 gives the very numbers of the original: with mse and no budget the search goes to its end.
-    wish = {"metric": "mse", "max_drop": 0.0, "allow_drop": True}
-    built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", **wish)
-    steps = {step["step"]: step for step in built.manifest.facts["search"]}
-    assert steps["every operator in INT8"]["score"] < 0
-    assert "kept" not in steps["every operator in INT8"]
-    assert {"", "all"} <= set(roots)
