@@ -40,7 +40,15 @@ def warm() -> None:
 
 def describe(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Inputs and outputs; free dimensions are called by their tensor. Raises ConvertError."""
-    found = call({"do": "describe", "model": str(path.resolve())}, path)
+    try:
+        found = call({"do": "describe", "model": str(path.resolve())}, path)
+    except ConvertError as error:
+        if error.code == "keras":
+            error.expected = "a whole .keras or .h5 file, or the folder of a SavedModel"
+            error.fix = (
+                "save it again with model.save(); with layers of your own: model.export(FOLDER), which needs no code"
+            )
+        raise
     return _specs(found["inputs"]), _specs(found["outputs"])
 
 
