@@ -1,7 +1,7 @@
 """INT8 on real models: fp32, blind per channel, blind per tensor, and edgepack's search, on samples that it never saw.
 
     python -m benchmarks.int8_accuracy ZOO [CASE ...] [--runtime onnxruntime] [--minutes 20] [--samples 400]
-        [--only edgepack]
+        [--only edgepack] [--target linux-x86-64]
 
 ZOO is the folder that benchmarks/zoo/make.py filled. Of each case's evaluation samples the even ones are the search's, the
 odd ones the test's; a metric that ranks all samples at once (minilm-l6) cannot be split, and is tested on what was searched.
@@ -102,14 +102,19 @@ def row(words: str, built: Built, seconds: float, cpu: float) -> dict[str, Any]:
 
 
 def measure(
-    case: Path, runtime: str, minutes: float, samples: int, wanted: tuple[str, ...] = PLANS
+    case: Path,
+    runtime: str,
+    minutes: float,
+    samples: int,
+    wanted: tuple[str, ...] = PLANS,
+    target: str = "linux-x86-64",
 ) -> list[dict[str, Any]]:
     """The rows of one case; a build that fails is a row with its error."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="edgepack-zoo-") as folder:
         search, test = split(case, Path(folder), samples)
         common: dict[str, Any] = {
-            "target": "linux-x86-64",
+            "target": target,
             "runtime": runtime,
             "shapes": shapes_of(case, model_of(case), runtime),
             "calibration": str(case / "cal.npz"),
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("zoo", type=Path)
     parser.add_argument("cases", nargs="*")
     parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--target", default="linux-x86-64", help="a profile that has the runtime")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--samples", type=int, default=10_000)
     parser.add_argument("--only", choices=PLANS, help="this row of each case")
@@ -181,7 +187,7 @@ def main() -> None:
     names = options.cases or sorted(path.parent.name for path in options.zoo.glob("*/case.json"))
     table = []
     for name in names:
-        found = measure(options.zoo / name, options.runtime, options.minutes, options.samples, wanted)
+        found = measure(options.zoo / name, options.runtime, options.minutes, options.samples, wanted, options.target)
         table += [line(name, one) for one in found]
     print(
         "| case | what | fp32 | INT8 | points lost (95 %) | n | MB | INT8 mult-adds / weights | float | scored | minutes |"
