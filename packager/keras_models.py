@@ -25,15 +25,18 @@ _ONNX_TOOL = "tf2onnx"
 
 def python_for_keras(progress: Callable[[str], None] = lambda _: None) -> str:
     """An interpreter with TensorFlow; makes one where there is none."""
-    if importlib.util.find_spec("tensorflow") is not None:
-        return sys.executable
-    return toolchain.install(_TOOL, progress).python
+    return _ready_python() or toolchain.install(_TOOL, progress).python
+
+
+def _ready_python() -> str:
+    """Ours where the keras extra is installed, else that of the environment; empty where there is none yet."""
+    here = importlib.util.find_spec("tensorflow") is not None
+    return sys.executable if here else toolchain.ready(_TOOL)
 
 
 def warm() -> None:
     """Starts TensorFlow, where it is installed, for the first call that comes."""
-    here = importlib.util.find_spec("tensorflow") is not None
-    python = sys.executable if here else toolchain.ready(_TOOL)
+    python = _ready_python()
     if python:
         start_worker(_TOOL, python)
 

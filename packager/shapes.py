@@ -109,9 +109,16 @@ def check_shapes(shapes: Mapping[str, Shape], inputs: Iterable[TensorSpec], *, m
         if not fits:
             raise UsageError(
                 f"--shape {name}={show(shape)} does not fit the model",
-                expected=f"{name} has the shape {show(tuple(spec.shape))}",
+                expected=_described(spec),
+                fix=f"give --shape {name}={'x'.join(str(size) if isinstance(size, int) else 'N' for size in spec.shape)}"
+                + (" with a number for each N" if any(isinstance(size, str) for size in spec.shape) else ""),
                 code="bad-shape",
             )
+
+
+def _described(spec: TensorSpec) -> str:
+    free = " (a name stands for any size)" if any(isinstance(size, str) for size in spec.shape) else ""
+    return f"{spec.name} has {len(spec.shape)} dimensions: {', '.join(map(str, spec.shape))}{free}"
 
 
 def apply_shapes(shapes: Mapping[str, Sequence[int | str]], inputs: Sequence[TensorSpec]) -> list[TensorSpec]:

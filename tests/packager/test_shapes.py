@@ -50,7 +50,8 @@ def test_free_dimensions_take_any_size():
 def test_fixed_dimensions_must_agree(shape):
     with pytest.raises(UsageError, match="does not fit the model") as caught:
         check_shapes({"image": shape}, [IMAGE])
-    assert "nx3x224x224" in caught.value.expected
+    assert caught.value.expected == "image has 4 dimensions: n, 3, 224, 224 (a name stands for any size)"
+    assert "--shape image=Nx3x224x224" in caught.value.fix
 
 
 def test_export_can_free_a_dimension():

@@ -71,10 +71,11 @@ def _widen(found: dict[str, dict[str, Any]], raw: bytes, key: str, feeds: Feeds,
     run = interpreter.get_signature_runner(key)
     places = {one["name"]: one["index"] for one in interpreter.get_tensor_details() if np.all(one["shape"])}
     wanted = [(ranges, places[name]) for name, ranges in found.items() if {"min", "max"} <= ranges.keys()]
+    for ranges, _ in wanted:
+        ranges.pop("num_samples", None)  # of the first one
     for feed in feeds:
         run(**feed)
         for ranges, place in wanted:
-            ranges.pop("num_samples", None)  # of the first one
             values = interpreter.get_tensor(place)
             low, high = values.min(), values.max()
             if not (low > -_MOST and high < _MOST):  # also where there is a NaN
