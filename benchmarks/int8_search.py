@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from packager.accuracy import gate
-from packager.accuracy.ladder import first_enough, ranked
-from packager.accuracy.search import Search, floating
+from packager.accuracy.ladder import first_enough, floating, ranked
+from packager.accuracy.search import Search
 from packager.pipeline import build
 
 SAMPLES = 400

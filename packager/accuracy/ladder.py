@@ -6,13 +6,11 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from packager.compress.onnx_layers import Int8Share
+
 if TYPE_CHECKING:
     from packager.accuracy.sensitivity import Sensitivity
-    from packager.compress.onnx_layers import Int8Share
     from packager.recipe import Recipe
-
-_EACH = 4  # up to here every count of layers is looked at
-_MORE = 4 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +25,30 @@ class Rung:
     digest: str = ""  # of the model: the same where the recipe changed nothing
 
 
-def counts(most: int) -> list[int]:
-    """How many layers to leave in float: 1, 2, 3, 4, then by a third more, `most` at last."""
-    found = list(range(1, min(_EACH, most) + 1))
-    while found and found[-1] < most:
-        found.append(min(most, round(found[-1] * _MORE)))
+def foreseen(root: Rung, told: Sequence[Sensitivity], order: Sequence[Sensitivity]) -> list[Rung]:
+    """One layer of `order` in float, two, and so on to all of them, of `root`, whose layers cost what is `told`.
+
+    No rung is measured. What layers alone leave in the outputs adds up, as independent errors do, and all of them together
+    leave what `root` has: a part of the layers has its part of that.
+    """
+    total = sum(one.noise for one in told)
+    macs, weights = (max(1, sum(getattr(one.layer, key) for one in told)) for key in ("macs", "weights"))
+    left, share, names, found = total, root.share, [], []
+    for one in order:
+        names.append(one.layer.name)
+        left -= one.noise
+        share = Int8Share(share.macs - one.layer.macs / macs, share.weights - one.layer.weights / weights)
+        words, recipe = floating(root.recipe, names)
+        found.append(Rung(words, recipe, root.noise * max(0.0, left) / total if total else 0.0, share))
     return found
+
+
+def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
+    """A recipe with these layers left in float too, and its words."""
+    words = f"{len(names)} layer{'s' if len(names) > 1 else ''} in float"
+    if root.equalize:
+        words += ", equalised"
+    return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
 
 
 def front(rungs: Sequence[Rung]) -> list[Rung]:

@@ -1,7 +1,7 @@
 """The search for INT8 that keeps its accuracy: cheap cures first, then the fewest layers left in float.
 
-Noise in the outputs for a few calibration samples is cheap and smooth: by it layers are ranked and mixed precisions ordered.
-Scores on the evaluation set are dear and jump: they are only bisected for, along that order.
+Noise in the outputs for a few calibration samples is cheap and smooth: by it cures are chosen, layers ranked and mixed
+precisions ordered. Scores on the evaluation set are dear and jump: they confirm a cure, and are bisected for along that order.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from agent.contract import codec
 from agent.contract.errors import ConvertError, EdgepackError
 from packager.accuracy.hunt import hunt
-from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
+from packager.accuracy.ladder import Rung, affordable, first_enough, foreseen, front, ranked
 from packager.accuracy.metric import Score
-from packager.accuracy.paired import Budget
+from packager.accuracy.paired import Budget, paired_drop
 from packager.accuracy.screen import Screen
 from packager.accuracy.sensitivity import Sensitivity, measure_group
 from packager.accuracy.subject import PROBES
@@ -39,8 +39,8 @@ _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which all of them judge afterwards
 _CURING = 0.4  # of the time: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
-_PROBING = 0.6  # of the time that is left when the cures have been tried; the rest is for scores
-_RANKING = 0.7  # of the probing's
+_RANKING = 0.5  # of the time that is left when the cures have been tried; the rest is for scores
+_SURE = 1.2  # standard errors: one sample of many that flips is no proof that a cure does harm
 
 
 class Search:
@@ -79,36 +79,46 @@ class Search:
         """The first candidate that is safely within the budget; else the best within it; else the best there is."""
         start = time.monotonic()
         told: list[Sensitivity] = []
-        if not self.attempt("as the recipe says", base).safe and not self.late:
-            words, cured = self._cured(base, levers)
-            trial = self.attempt(words, cured) if cured != base else self.trials[0]
-            if not trial.safe and not self.late and len(self.layers) > 1:
-                # Less noise, yet more lost: then the cures have cured the wrong thing.
-                told = self._mix(base, cured if trial.spent <= self.trials[0].spent else base)
+        first = self.attempt("as the recipe says", base)
+        if not first.safe and not self.late:
+            best = self._cured(first, levers)
+            if not best.safe and not self.late and len(self.layers) > 1:
+                told = self._mix(base, best.recipe)
         found = self._choose()
         seconds = time.monotonic() - start
         met = found.spent <= 1
         return Outcome(found, self.trials, self.cures, told, met, self.late, seconds, self.unforeseen)
 
-    def _cured(self, base: Recipe, levers: Sequence[tuple[str, dict[str, Any]]]) -> tuple[str, Recipe]:
-        """The recipe with the changes that lower the noise, which costs no evaluation; and their names."""
-        first = self._probe("as the recipe says", base)
-        best, least, digest = base, first.noise, first.digest
-        names = {}
+    def _cured(self, first: Trial, levers: Sequence[tuple[str, dict[str, Any]]]) -> Trial:
+        """The recipe with the changes that lower the noise, confirmed by their scores: less noise that loses more has cured
+        the wrong thing. Each by its own while there are evaluations for that, then all the others by one. Ends with the first
+        that is safe.
+        """
+        best, reached = first, self._probe("as the recipe says", first.recipe)
+        names: dict[str, str] = {}
         for words, change in levers:
             if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
                 self.progress(f"no time for {words}")
                 break
-            changed = dataclasses.replace(best, **change)
-            rung = self._probe(words, changed)
-            idle = bool(digest) and rung.digest == digest
-            kept = not idle and rung.noise < _PAYS * least
+            rung = self._probe(words, dataclasses.replace(reached.recipe, **change))
+            idle = bool(reached.digest) and rung.digest == reached.digest
+            kept, harm = not idle and rung.noise < _PAYS * reached.noise, False
             if kept:
-                best, least, digest = changed, rung.noise, rung.digest
-                names[next(iter(change))] = words  # a second method takes the first one's place
-            self.cures.append(Cure(words, rung.noise, kept, rung.why, idle))
+                together = {**names, next(iter(change)): words}  # a second method takes the first one's place
+                if not self._spent(_CURING):
+                    trial = self.attempt(" + ".join(together.values()), rung.recipe)
+                    harm = _worse(trial, best)
+                    best = best if harm else trial
+                if not harm:
+                    reached, names = rung, together
+            self.cures.append(Cure(words, rung.noise, kept and not harm, rung.why, idle, harm))
             self.progress(f"{words}: {self.cures[-1]}")
-        return " + ".join(names.values()), best
+            if best.safe:
+                return best
+        if reached.recipe != best.recipe:
+            trial = self.attempt(" + ".join(names.values()), reached.recipe)
+            best = best if _worse(trial, best) else trial
+        return best
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:
         key = "probe " + json.dumps(codec.encode(recipe), sort_keys=True)
@@ -200,11 +210,10 @@ class Search:
         self._keep(key, [one.noise, one.band, one.band_noise, one.broken], one.broken)
         return one
 
-    @property
-    def _spent_all(self) -> bool:
-        """Whether the time is up, or the evaluations are that a search may take."""
+    def _spent(self, share: float = 1.0) -> bool:
+        """Whether the time is up, or this share of the evaluations that a search may take."""
         most = MOST_FACTOR * math.ceil(math.log2(max(_FEW_LAYERS, len(self.layers))))
-        return self.late or len(self.trials) >= most
+        return self.late or len(self.trials) >= share * most
 
     def _mix(self, base: Recipe, cured: Recipe) -> list[Sensitivity]:
         """Layers in float: first those that leave enough multiply-adds in INT8; others only where nothing else keeps the
@@ -217,80 +226,34 @@ class Search:
         if cured.equalize != base.equalize:
             roots.append(dataclasses.replace(cured, equalize=base.equalize))
         now = time.monotonic()
-        each = _PROBING * (self._end - now) / len(roots)
+        each = _RANKING * (self._end - now) / len(roots)
         total = sum(one.macs for one in self.layers)
-        rungs, ways = [self._probe("all in INT8", cured)], []
+        ways = []
         for place, root in enumerate(roots):
-            told = self.sensitivities(root, now + (place + _RANKING) * each)
+            whole = self._probe("all in INT8", root)
+            told = [] if whole.why else self.sensitivities(root, now + (place + 1) * each)
             if any(one.noise for one in told):
-                ways.append((root, told))
-                order = affordable(ranked(told), LEAST_MACS, total)
-                rungs += self._rungs(root, order, now + (place + 1) * each)
-        ladder = [one for one in front(rungs) if one is not rungs[0] and one.share.macs >= LEAST_MACS]
-        found = self._bisect(ladder, lambda trial: trial.safe)
-        if found is not None:
-            self._narrow(ladder[found - 1] if found else rungs[0], ladder[found], lambda trial: trial.safe)
-        elif ways and not any(one.spent <= 1 for one in self.trials):
-            root, told = min(ways, key=lambda way: _least_noise(rungs, way[0]))
-            end = time.monotonic() + _PROBING * (self._end - time.monotonic())
-            deep = front([one for one in self._rungs(root, ranked(told)[:-1], end) if one.share.macs < LEAST_MACS])
-            found = self._bisect(deep, lambda trial: trial.spent <= 1)
-            if found is not None:
-                worse = deep[found - 1] if found else ladder[-1] if ladder else rungs[0]
-                self._narrow(worse, deep[found], lambda trial: trial.spent <= 1)
-        return ways[0][1] if ways else []
-
-    def _rungs(self, root: Recipe, order: Sequence[Sensitivity], end: float) -> list[Rung]:
-        """More and more of the worst layers in float, and the noise that is left; those measured by the time `end`."""
-        names = [one.layer.name for one in order]
-        found = []
-        for count in counts(len(names)):
-            if time.monotonic() >= end:
-                break
-            found.append(self._probe(*floating(root, names[:count])))
-        return found
+                order = ranked(told)
+                wide = foreseen(whole, told, affordable(order, LEAST_MACS, total))
+                deep = [one for one in foreseen(whole, told, order[:-1]) if one.share.macs < LEAST_MACS]
+                ways.append((told, wide, deep))
+        if not ways:
+            return []
+        ladder = front([rung for _, rungs, _ in ways for rung in rungs])
+        if self._bisect(ladder, lambda trial: trial.safe) is None and not any(one.spent <= 1 for one in self.trials):
+            _, _, deep = min(ways, key=lambda way: min((rung.noise for rung in way[1]), default=math.inf))
+            self._bisect(deep, lambda trial: trial.spent <= 1)
+        return ways[0][0]
 
     def _bisect(self, ladder: Sequence[Rung], enough: Callable[[Trial], bool]) -> int | None:
         """The first rung whose score is enough."""
 
         def score(place: int) -> bool | None:
-            if self._spent_all:
+            if self._spent():
                 return None
             return enough(self.attempt(ladder[place].words, ladder[place].recipe))
 
         return first_enough(len(ladder), score)
-
-    def _narrow(self, worse: Rung, good: Rung, enough: Callable[[Trial], bool]) -> None:
-        """Takes layers of a good rung back into INT8, those first whose float buys least: as many as leave little more noise
-        (it lies between that of the two rungs), and if these are too many, as many as leave none more.
-        """
-        kept = [one for one in self.layers if one.name in good.recipe.exclude]
-        if len(kept) < 2 or self._spent_all:  # noqa: PLR2004 - one layer back would leave none
-            return
-        macs = sum(one.macs for one in self.layers)
-
-        def without(layers: Sequence[Layer]) -> Rung:
-            gone = {one.name for one in layers}
-            names = [name for name in good.recipe.exclude if name not in gone]
-            return self._probe(*floating(dataclasses.replace(good.recipe, exclude=()), names))
-
-        def price(layer: Layer) -> float:
-            return (without([layer]).noise - good.noise) / (layer.macs / macs + 1 / len(self.layers))
-
-        prices = {}
-        for layer in kept:
-            if self.late:
-                return
-            prices[layer.name] = price(layer)
-        order = sorted(kept, key=lambda one: prices[one.name])
-        for limit in (math.sqrt(good.noise * worse.noise), good.noise):
-            # The place of the first that goes too far is the count of those that may go.
-            most = first_enough(len(order), lambda place: without(order[: place + 1]).noise > limit)  # noqa: B023
-            most = min(len(order) - 1 if most is None else most, len(order) - 1)
-            if most and not self._spent_all:
-                rung = without(order[:most])
-                if rung.share.macs > good.share.macs and enough(self.attempt(rung.words, rung.recipe)):
-                    return
 
     def _choose(self) -> Trial:
         """Safe, with the most INT8; else within the budget with the least risk; either with enough in INT8 if there is any."""
@@ -338,15 +301,12 @@ class Search:
         return Score(self.metric.name, value, n, ends, method, rows, draws), share, ""
 
 
-def floating(root: Recipe, names: Sequence[str]) -> tuple[str, Recipe]:
-    """A recipe with these layers left in float too, and its words."""
-    words = f"{len(names)} layer{'s' if len(names) > 1 else ''} in float"
-    if root.equalize:
-        words += ", equalised"
-    return words, dataclasses.replace(root, exclude=(*root.exclude, *names))
-
-
-def _least_noise(rungs: Sequence[Rung], root: Recipe) -> float:
-    """Among those that differ from `root` in what stays in float only; infinite where there was no time for any."""
-    plain = dataclasses.replace(root, exclude=())
-    return min((one.noise for one in rungs if dataclasses.replace(one.recipe, exclude=()) == plain), default=math.inf)
+def _worse(trial: Trial, best: Trial) -> bool:
+    """Whether it loses more than the best so far; where both were scored on the same samples, by more than chance."""
+    if trial.score is None or best.score is None:
+        return trial.score is None
+    if trial.score.n == best.score.n:
+        more = paired_drop(best.score, trial.score)
+        if more.error is not None:
+            return more.points > _SURE * more.error
+    return trial.spent > best.spent

@@ -53,7 +53,8 @@ class Trial:
 class Cure:
     """A change that leaves every layer in INT8, judged by the noise in the outputs for a few calibration samples.
 
-    `idle` is one that finds nothing to act on: the model is the same, byte by byte. `why` says what failed.
+    `idle` is one that finds nothing to act on: the model is the same, byte by byte. `why` says what failed. `harm`: less
+    noise, yet more lost.
     """
 
     words: str
@@ -61,13 +62,19 @@ class Cure:
     kept: bool
     why: str = ""
     idle: bool = False
+    harm: bool = False
 
     def document(self) -> dict[str, Any]:
         """For the manifest: what the cure bought."""
         told: dict[str, Any] = {"step": self.words, "kept": self.kept}
         if self.why:
             return {**told, "failed": self.why}
-        return {**told, "sqnr_db": round(decibels(self.noise), 2), **({"nothing_to_do": True} if self.idle else {})}
+        more = {"nothing_to_do": self.idle, "loses_more": self.harm}
+        return {
+            **told,
+            "sqnr_db": round(decibels(self.noise), 2),
+            **{key: True for key, value in more.items() if value},
+        }
 
     def __str__(self) -> str:
         """What it bought, in words."""
@@ -75,7 +82,8 @@ class Cure:
             return self.why
         if self.idle:
             return "changes nothing in this model"
-        return f"{decibels(self.noise):.1f} dB of signal over noise{'' if self.kept else ', not kept'}"
+        after = "" if self.kept else ", but more lost: not kept" if self.harm else ", not kept"
+        return f"{decibels(self.noise):.1f} dB of signal over noise{after}"
 
 
 @dataclasses.dataclass(frozen=True)

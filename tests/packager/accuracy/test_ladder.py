@@ -1,8 +1,11 @@
 """The order in which mixed precisions are scored, and the bisection over it."""
 
+import dataclasses
 import math
 
-from packager.accuracy.ladder import Rung, affordable, counts, first_enough, front, ranked
+import pytest
+
+from packager.accuracy.ladder import Rung, affordable, first_enough, foreseen, front, ranked
 from packager.accuracy.sensitivity import Sensitivity
 from packager.compress.onnx_layers import Int8Share, Layer
 from packager.recipe import load_recipe
@@ -16,14 +19,26 @@ def layer(name, noise, macs):
     return Sensitivity(Layer(name, "Conv", macs, macs), noise, "", noise)
 
 
-def test_counts_rise_to_the_last_and_are_few():
-    assert counts(0) == []
-    assert counts(3) == [1, 2, 3]
-    found = counts(200)
-    assert found[:4] == [1, 2, 3, 4]
-    assert found[-1] == 200
-    assert found == sorted(set(found))
-    assert len(found) < 20
+def test_layers_in_float_take_their_noise_and_their_share_with_them():
+    told = [layer("calm", 0.1, 600), layer("loud", 0.7, 100), layer("wide", 0.2, 300)]
+    whole = rung("all in INT8", 0.5, 1.0)
+    one, two = foreseen(whole, told, ranked(told)[:2])
+    assert one.recipe.exclude == ("loud",)
+    assert one.noise == pytest.approx(0.5 * 0.3)
+    assert one.share.macs == pytest.approx(0.9)
+    assert two.recipe.exclude == ("loud", "wide")
+    assert two.noise == pytest.approx(0.5 * 0.1)
+    assert two.share.macs == pytest.approx(0.6)
+    assert (one.words, two.words) == ("1 layer in float", "2 layers in float")
+
+
+def test_what_a_root_leaves_in_float_already_stays_there():
+    recipe = dataclasses.replace(load_recipe("int8"), exclude=("broken",), equalize=True)
+    whole = Rung("all in INT8", recipe, 0.5, Int8Share(0.9, 0.8))
+    (found,) = foreseen(whole, [layer("loud", 0.7, 100), layer("calm", 0.1, 900)], [layer("loud", 0.7, 100)])
+    assert found.recipe.exclude == ("broken", "loud")
+    assert found.share.macs == pytest.approx(0.8)
+    assert found.words == "1 layer in float, equalised"
 
 
 def test_front_leaves_out_what_costs_more_and_is_noisier():

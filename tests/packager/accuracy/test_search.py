@@ -37,20 +37,39 @@ def place(tmp_path, monkeypatch):
 def test_layers_are_left_in_float_of_the_network_that_was_not_equalised_too(place, monkeypatch):
     nets.sets(place, nets.uneven(place / "net.onnx", spread=300.0, cut=(0, 6)), samples=100)
     seen = []
-    rungs = search.Search._rungs
+    foresee = search.foreseen
 
-    def watched(self, root, order, end):
-        found = rungs(self, root, order, end)
-        seen.append((root.equalize, len(found)))
-        return found
+    def watched(root, told, order):
+        seen.append(root.recipe.equalize)
+        return foresee(root, told, order)
 
-    monkeypatch.setattr(search.Search, "_rungs", watched)
-    # A cure that does harm, kept: as if it had lowered the noise of a few samples by chance.
+    monkeypatch.setattr(search, "foreseen", watched)
+    # A cure that does harm, kept: as if it had lowered the noise, and the loss, of a few samples by chance.
     monkeypatch.setattr(search, "_PAYS", 1e9)
+    monkeypatch.setattr(search, "_worse", lambda *_: False)
     unlabelled(place)
     manifest = made(place, metric="mse", max_drop=0.0)
-    assert {equalised for equalised, count in seen if count} == {True, False}
+    assert set(seen) == {True, False}
     assert "in float" in " ".join(step["step"] for step in manifest.facts["search"])
+
+
+def test_a_cure_that_loses_more_is_not_kept(place, monkeypatch):
+    nets.sets(place, nets.uneven(place / "net.onnx", spread=300.0, cut=(0, 6)), samples=100)
+    monkeypatch.setattr(search, "_PAYS", 1e9)
+    unlabelled(place)
+    said = []
+    steps = made(place, metric="mse", max_drop=0.0, progress=said.append).facts["search"]
+    harmful = [step for step in steps if step.get("loses_more")]
+    assert harmful
+    assert not any(step["kept"] for step in harmful)
+    assert any("but more lost: not kept" in line for line in said)
+
+
+def test_the_first_cure_that_suffices_ends_the_search(place):
+    nets.sets(place, nets.uneven(place / "net.onnx"))
+    steps = made(place, test=str(place / "test.npz")).facts["search"]
+    assert steps[-1]["step"].endswith("cross-layer equalisation")
+    assert "bias correction" not in {step["step"] for step in steps}
 
 
 def test_search_cut_off_keeps_the_best_that_it_has(place):
