@@ -40,7 +40,7 @@ _RANKED_ON = 8  # probes: enough for an order, which all of them judge afterward
 _CURING = 0.4  # of the time: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _RANKING = 0.5  # of the time that is left when the cures have been tried; the rest is for scores
-_SURE = 1.2  # standard errors: one sample of many that flips is no proof that a cure does harm
+_SURE = 1.4  # standard errors: one sample of many that flips is no proof that a cure does harm
 
 
 class Search:
@@ -107,7 +107,7 @@ class Search:
                 together = {**names, next(iter(change)): words}  # a second method takes the first one's place
                 if not self._spent(_CURING):
                     trial = self.attempt(" + ".join(together.values()), rung.recipe)
-                    harm = _worse(trial, best)
+                    harm = _worse(trial, best, rung.noise / reached.noise)
                     best = best if harm else trial
                 if not harm:
                     reached, names = rung, together
@@ -117,7 +117,7 @@ class Search:
                 return best
         if reached.recipe != best.recipe:
             trial = self.attempt(" + ".join(names.values()), reached.recipe)
-            best = best if _worse(trial, best) else trial
+            best = best if _worse(trial, best, 1.0) else trial
         return best
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:
@@ -301,12 +301,15 @@ class Search:
         return Score(self.metric.name, value, n, ends, method, rows, draws), share, ""
 
 
-def _worse(trial: Trial, best: Trial) -> bool:
-    """Whether it loses more than the best so far; where both were scored on the same samples, by more than chance."""
-    if trial.score is None or best.score is None:
+def _worse(trial: Trial, best: Trial, part: float) -> bool:
+    """Whether it loses more than the best so far; where both were scored on the same samples, more than the `part` of the
+    noise that it leaves lets expect, by more than chance.
+    """
+    if trial.score is None or best.score is None or best.drop is None:
         return trial.score is None
     if trial.score.n == best.score.n:
         more = paired_drop(best.score, trial.score)
         if more.error is not None:
-            return more.points > _SURE * more.error
+            hoped = (1 - part) * max(0.0, best.drop.points)
+            return more.points + hoped > _SURE * more.error
     return trial.spent > best.spent
