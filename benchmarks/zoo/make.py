@@ -109,9 +109,9 @@ def ppocrv4_rec(packages: Packages, case: Case) -> None:
     folder = packages["rapidocr-onnxruntime"] / "rapidocr_onnxruntime/models"
     source = folder / "ch_PP-OCRv4_rec_infer.onnx"
     (case.folder / "model.onnx").write_bytes(source.read_bytes())
-    strips, rows = data.text_strips(packages, data.characters(source), count=400, width=320, seed=7)
-    case.save("cal", x=strips[:100])
-    case.save("eval", x=strips[100:], labels=rows[100:])
+    strips, rows = data.text_strips(packages, data.characters(source), count=1000, width=320, seed=7)
+    case.save("cal", x=strips[:200])
+    case.save("eval", x=strips[200:], labels=rows[200:])
     case.text("metric.py", READING.format(steps=40, start=0, ignored=(0, 6624)))
     case.close(metric="lines read without fault", source="pip: rapidocr-onnxruntime 1.4.4", licence="Apache-2.0")
 
@@ -133,9 +133,9 @@ def captcha_crnn(packages: Packages, case: Case) -> None:
     """Convolutions, then an LSTM unrolled; the batch is the second axis of the output."""
     place = packages["captcha-whisperer"] / "captcha_whisperer/models/captcha_crnn.onnx"
     (case.folder / "model.onnx").write_bytes(place.read_bytes())
-    pictures, rows = data.captchas(packages, count=500, seed=11)
-    case.save("cal", image=pictures[:100])
-    case.save("eval", image=pictures[100:], labels=rows[100:])
+    pictures, rows = data.captchas(packages, count=1000, seed=11)
+    case.save("cal", image=pictures[:200])
+    case.save("eval", image=pictures[200:], labels=rows[200:])
     case.text("metric.py", READING.format(steps=20, start=1, ignored=(36,)))
     case.close(metric="captchas read without fault", source="pip: captcha-whisperer 0.1.0", licence="MIT; BSD-3")
 
