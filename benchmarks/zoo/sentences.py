@@ -20,7 +20,8 @@ _CALIBRATED = 100  # nouns, and as many definitions
 # bank.npy are the fp32 original's embeddings of what can be found: CANDIDATES nouns, for the samples that are definitions,
 # then CANDIDATES definitions, for the samples that are nouns; a label is the row that is right. So the score is a mean over
 # samples, each on its own, and INT8 answers to an index that was not made with it, as a device does that asks a server's.
-# What is not surely worse than the right one counts as better, so that NaN or all the same finds nothing.
+# What is not surely worse than the right one counts as better, so that NaN or all the same finds nothing; in double precision,
+# so that a sample's rank is the same alone and among all.
 RETRIEVAL = """\
 from pathlib import Path
 
@@ -31,7 +32,7 @@ BANK, CANDIDATES = np.load(Path(__file__).with_name("bank.npy")), {candidates}
 
 def score(outputs, labels):
     (vectors,) = outputs.values()
-    alike = vectors.reshape(len(labels), -1) @ BANK.T
+    alike = vectors.reshape(len(labels), -1).astype(np.float64) @ BANK.T
     right = np.take_along_axis(alike, labels[:, None], 1)
     among = np.arange(len(BANK)) // CANDIDATES == labels[:, None] // CANDIDATES
     rank = (among & ~(alike < right)).sum(1)
