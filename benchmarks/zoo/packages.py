@@ -31,6 +31,9 @@ PINS = {
     "wordnet-base": ("deb", "3.0-37", "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"),
     "fonts-dejavu-core": ("deb", "2.37-6", "8892669e51aab4dc56682c8e39d8ddb7d70fad83c369344e1e240bf3ca22bb76"),
     "fonts-dejavu-extra": ("deb", "2.37-6", "6cb7ed32de6df209c065e9e5cc5154a2f36d4c334d9a0af534fabb67d38ab75b"),
+    "numpy": ("pip", "2.4.6", "89cd468399cfd2504718f0ba50e410dca55a170b61a02ad92bb18c8a65186e93"),
+    "scikit-learn": ("pip", "1.9.1", "52a0703bbc07ad27f560fa63fa68e4c54dd735bfbbf65b4dd3c225dc7547b6df"),
+    "@vladmandic/face-api": ("npm", "1.7.15", "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031"),
 }
 _WHEELS = ("--only-binary=:all:", "--python-version", "311", "--abi", "cp311", "--abi", "none")
 _ARCHIVES = (".whl", ".tgz", ".deb")
