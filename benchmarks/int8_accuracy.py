@@ -4,8 +4,7 @@
         [--only edgepack] [--target linux-x86-64]
 
 ZOO is the folder that benchmarks/zoo/make.py filled. Of each case's evaluation samples the even ones are the search's, the
-odd ones the test's; a metric that ranks all samples at once (minilm-l6) cannot be split, and is tested on what was searched.
-Minutes are of the clock, and of the processor.
+odd ones the test's. Minutes are of the clock, and of the processor.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from agent.contract.errors import EdgepackError
 from packager.accuracy import gate
 from packager.pipeline import Built, build
 
-WHOLE = ("minilm-l6",)
 # As onnxruntime's quantiser does it, left to itself: every operator that it knows.
 BLIND = {
     "per channel": 'precision = "int8"\nscope = "all"\n',
@@ -33,14 +31,12 @@ BLIND = {
 PLANS = (*(f"blind {words}" for words in BLIND), "edgepack")
 
 
-def split(case: Path, folder: Path, samples: int) -> tuple[Path, Path | None]:
-    """The search's samples and the test's; no test for metrics of all samples at once."""
+def split(case: Path, folder: Path, samples: int) -> tuple[Path, Path]:
+    """The search's samples and the test's, half of `samples` each at most."""
     import numpy as np
 
     with np.load(case / "eval.npz") as data:
         arrays = {name: data[name] for name in data.files}
-    if case.name in WHOLE:
-        return case / "eval.npz", None
     paths = []
     for name, first in (("search", 0), ("test", 1)):
         path = folder / f"{name}.npz"
@@ -119,7 +115,7 @@ def measure(
             "shapes": shapes_of(case, model_of(case), runtime),
             "calibration": str(case / "cal.npz"),
             "eval": str(search),
-            "test": None if test is None else str(test),
+            "test": str(test),
             "metric": f"{case / 'metric.py'}:score" if (case / "metric.py").exists() else None,
             "output": Path(folder) / "out.edgepack",
         }

@@ -3,8 +3,9 @@
     python -m benchmarks.tflite_scope ZOO [CASE ...] [--samples 300] [--turns 20]
 
 ZOO as benchmarks/zoo/make.py fills it; fashion-resnet and fashion-efficientnet are trained here on the data of fashion-cnn
-(benchmarks/zoo/small_nets.py). One conversion and one calibration for all three; LiteRT with XNNPACK, one thread, the files
-in turns in one process. The mean difference is that of the outputs from those of the float file, over its greatest output.
+(benchmarks/zoo/networks/small_nets.py). One conversion and one calibration for all three; LiteRT with XNNPACK, one thread,
+the files in turns in one process. The mean difference is that of the outputs from those of the float file, over its
+greatest output.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from unittest import mock
 from agent.contract.archive import BundleReader
 from benchmarks import machine
 from benchmarks.tflite_parity import Bench, model_of, shapes_of
-from benchmarks.zoo import small_nets
+from benchmarks.zoo.networks import small_nets
 from packager.compress.quantize import tflite
 from packager.pipeline import build
 from packager.recipe import NAMED
