@@ -139,7 +139,7 @@ def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
         quantizer.add_static_config(_ALL, _op_name("*"), **settings)
         quantizer.add_static_config(_ALL, _op_name(_WHOLE), **settings | {"weight_granularity": _grain(recipe, _WHOLE)})
     else:
-        picked = chosen_operators(model, recipe.operators or COMPUTE)
+        picked = chosen_operators(model, recipe.operators or COMPUTE, recipe.exclude)
         if not picked:
             raise _nothing(recipe)
         for name, scope in picked:
@@ -157,16 +157,19 @@ def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
 _RULES = {"fp16": _half, "int8-dynamic": _dynamic, "int8": _static, "int16x8": _static}
 
 
-def chosen_operators(model: Any, wanted: Iterable[str]) -> list[tuple[str, str]]:
+def chosen_operators(model: Any, wanted: Iterable[str], exclude: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The operators to quantise, as (name, scope): the wanted kinds, what passes their values on unchanged, and what
-    stands between them on all sides.
+    stands between them on all sides. Those whose first output is named in `exclude` stay in float, and so does what stood
+    between them.
     """
     graph = model.subgraphs[0]
     kinds = [operator_name(model, op) for op in graph.operators]
-    chain = _Chain(graph, kinds)
-    joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted}
+    chain, left = _Chain(graph, kinds), set(exclude)
+    free = [not len(op.outputs) or text(graph.tensors[op.outputs[0]].name) not in left for op in graph.operators]
+    joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted and free[place]}
     while True:
-        taken = chain.passed_on([kind in set(wanted) or place in joined for place, kind in enumerate(kinds)])
+        multiplied = [kind in set(wanted) and free[place] for place, kind in enumerate(kinds)]
+        taken = chain.passed_on([one or place in joined for place, one in enumerate(multiplied)])
         lonely = {place for place in joined if not chain.between(place, taken)}
         if not lonely:
             break
