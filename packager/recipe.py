@@ -31,8 +31,8 @@ class Recipe:
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
     quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
     `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point,
-    `smooth` moves the wide channels of what a matrix product reads into its weights, `float_products` leaves what matrix
-    products give unrounded, where the next operator computes in float.
+    `smooth` moves the wide channels of what a matrix product (for TFLite: any layer) reads into its weights,
+    `float_products` leaves what matrix products give unrounded, where the next operator computes in float.
     `steps` are a recipe file's, in order (recipe_steps.py).
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from agent.contract.manifest import TensorSpec
+    from packager.calibration import CalibrationData
     from packager.compress.onnx_layers import Layer
     from packager.protocols import Lowering
     from packager.recipe import Recipe
@@ -47,18 +49,28 @@ _STEPS = {
 }
 
 
+_REPAIRS = ("equalize", "smooth", "bias_correction")
+
+
 def settled(recipe: Recipe, scope: str) -> Recipe:
     """The recipe with scope and input type filled in. Raises ConvertError for what TFLite's quantiser has not."""
-    if recipe.method != "minmax":
-        raise ConvertError(
-            f"TFLite calibration has no method {recipe.method!r}",
-            expected="minmax",
-            fix="use --recipe int8",
-            code="no-recipe",
-        )
     for kind in (recipe.weight_type, recipe.activation_type):
         if kind not in ("", "int8"):
             raise ConvertError(f"TFLite has no {kind} arithmetic", expected="int8", code="no-recipe")
+    if recipe.float_products:
+        raise ConvertError(
+            "TFLite's products of integers are integers",
+            expected="float_products = false",
+            fix="leave out float_products; exclude leaves whole layers in float",
+            code="no-recipe",
+        )
+    if recipe.smooth and not recipe.per_channel:
+        raise ConvertError(
+            "smoothed activations need weights with a scale per channel",
+            expected="per_channel = true",
+            fix="leave out smooth, or per_channel = false",
+            code="no-recipe",
+        )
     io = "" if recipe.precision not in ("int8", "int16x8") else recipe.io or "int8"
     return dataclasses.replace(recipe, scope=recipe.scope or scope, io=io)
 
@@ -78,6 +90,9 @@ def options_of(recipe: Recipe) -> dict[str, Any]:
     if recipe.precision != "int8-dynamic":
         io = "int16" if recipe.precision == "int16x8" and recipe.io == "int8" else recipe.io
         options |= {"method": recipe.method, "scope": recipe.scope, "io": io}
+        if recipe.method == "percentile":
+            options["percentile"] = recipe.percentile
+        options |= {key: True for key in _REPAIRS if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options
@@ -97,7 +112,7 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
         if job.calibration is None:
             raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
         findings += job.calibration.findings()
-        feeds = calibration_feeds(artifact, job)
+        feeds = functools.partial(calibration_feeds, artifact, job.calibration)
     findings += [*_whole_numbers(artifact, recipe)]
     findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress, job.cache)
     model = read_model(path)
@@ -121,6 +136,21 @@ def layers(artifact: Artifact, job: Lowering) -> list[Layer]:
     """The operators that multiply, of the graph as the quantiser sees it; named by their outputs, as `exclude` takes them."""
     clean, _ = _clean(artifact, job)
     return compute_layers(peek_model(clean.path))
+
+
+def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
+    """The changes that leave every layer in INT8, by their cost; those that the recipe has already left out."""
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("per channel", {"per_channel": True}),
+        ("clipped ranges (MSE)", {"method": "mse"}),
+        ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
+        ("clipped ranges (lower percentile)", {"method": "percentile", "percentile": 99.9}),
+        ("clipped ranges (entropy)", {"method": "entropy"}),
+        ("cross-layer equalisation", {"equalize": True}),
+        ("smoothed activations", {"smooth": True, "per_channel": True}),
+        ("bias correction", {"bias_correction": True}),
+    ]
+    return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]
 
 
 def int8_names(lowered: Artifact, rows: Sequence[Layer]) -> set[str]:
@@ -203,12 +233,12 @@ def _kept_layout(specs: Sequence[TensorSpec], before: Sequence[TensorSpec]) -> t
     return tuple(dataclasses.replace(spec, layout=old.layout) for spec, old in zip(specs, before, strict=True))
 
 
-def calibration_feeds(artifact: Artifact, job: Lowering) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-    """The calibration samples as the float TFLite model takes them."""
-    if job.calibration is None:
-        return
-    given = {spec.name: spec for spec in job.calibration.specs}
-    for feed in job.calibration.feeds():
+def calibration_feeds(
+    artifact: Artifact, calibration: CalibrationData, most: int | None
+) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
+    """The calibration samples, `most` or all of them, as the float TFLite model takes them."""
+    given = {spec.name: spec for spec in calibration.specs}
+    for feed in calibration.feeds(most):
         yield {spec.name: fit(feed[spec.name], given[spec.name], spec) for spec in artifact.inputs}
 
 

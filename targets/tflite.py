@@ -95,15 +95,13 @@ class Tflite:
         return tflite_lower.layers(artifact, job)
 
     def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-        """Scope, granularity, and the model's ends; the quantiser knows true least and greatest values only."""
+        """Scope, granularity and the model's ends; then ranges, scaled channels and biases."""
         rows: list[tuple[str, dict[str, Any]]] = []
         if (recipe.scope or profile.int8.scope) == "all":
             rows.append(("the operators that multiply only", {"scope": "compute"}))
-        if not recipe.per_channel:
-            rows.append(("per channel", {"per_channel": True}))
         if not recipe.io:  # the user left it open; 8 bits are few for a sound
             rows.append(("floats in and out", {"io": "float"}))
-        return rows
+        return rows + tflite_lower.levers(recipe)
 
     def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
         """By the types of the operators' tensors."""

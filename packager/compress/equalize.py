@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-_SWEEPS = 12
+SWEEPS = 12
 _LEAST = 1e-8
 _BIAS = 2  # its place among the inputs
 
@@ -26,7 +26,7 @@ def equalize(model: Any) -> int:
     if not pairs or any(uses[name] > 1 for name in names):
         return 0  # a weight that two layers share cannot be scaled for one
     arrays = {name: numpy_helper.to_array(tensors[name]).copy() for name in names}
-    for _ in range(_SWEEPS):
+    for _ in range(SWEEPS):
         for first, second in pairs:
             _scale(first, second, arrays)
     for name, array in arrays.items():
@@ -81,13 +81,22 @@ def _scale(first: Any, second: Any, arrays: dict[str, Any]) -> None:
         return
     wide = np.abs(before.reshape(len(before), -1)).max(axis=1)
     next_wide = np.abs(np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)).max(axis=1)
-    alive = (wide > _LEAST) & (next_wide > _LEAST)
-    scale = np.where(alive, np.sqrt(wide / np.maximum(next_wide, _LEAST)), 1.0)
-    scale = np.maximum(scale, _LEAST)
+    scale = shared_range(wide, next_wide)
     before /= scale.reshape(-1, *[1] * (before.ndim - 1))
     if len(first.input) > _BIAS and first.input[_BIAS]:
         arrays[first.input[_BIAS]] /= scale
     after *= scale.reshape(*[-1 if place == axis else 1 for place in range(after.ndim)])
+
+
+def shared_range(wide: Any, next_wide: Any) -> Any:
+    """What the first layer's channels are divided and the second's multiplied by, so that both have the same range in each;
+    1 for a channel that either leaves unused. Both are the weights' largest absolute values by channel.
+    """
+    import numpy as np
+
+    alive = (wide > _LEAST) & (next_wide > _LEAST)
+    scale = np.where(alive, np.sqrt(wide / np.maximum(next_wide, _LEAST)), 1.0)
+    return np.maximum(scale, _LEAST)
 
 
 def _unclip(model: Any, pairs: list[tuple[Any, Any]]) -> None:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError, EdgepackError, nearest, unknown_name
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.compress.quantize.tflite_ranges import kept_ranges
+from packager.compress.quantize.tflite_repairs import corrected, rescaled
 from packager.tflite_graph import float_operators
 from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
 
 if TYPE_CHECKING:
-    from packager.compress.quantize.tflite_ranges import Feeds
+    from packager.compress.quantize.tflite_ranges import Samples
     from packager.recipe import Recipe
 
 # Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
@@ -49,7 +50,7 @@ def quantize_tflite(
     source: Path,
     result: Path,
     recipe: Recipe,
-    feeds: Feeds | None,
+    feeds: Samples | None,
     progress: Callable[[str], None],
     cache: Path | None = None,
 ) -> list[Finding]:
@@ -61,18 +62,22 @@ def quantize_tflite(
     """
     quantizer_module = need("ai_edge_quantizer.quantizer")
     raw, model = source.read_bytes(), read_model(source)
+    findings: list[Finding] = []
+    ranges = None
     try:
         with quiet():
-            quantizer = quantizer_module.Quantizer(raw)
-            findings = _RULES[recipe.precision](quantizer, model, recipe)
-            ranges = None
-            if recipe.needs_calibration:
+            if recipe.needs_calibration and feeds is not None:
                 progress("calibrating")
+                raw, findings = rescaled(raw, recipe, feeds, cache)
                 # Ranges of all that any recipe may quantise: what is left out this time may come in the next.
                 whole = quantizer_module.Quantizer(raw)
                 _RULES[recipe.precision](whole, model, dataclasses.replace(recipe, exclude=()))
-                rules = whole.get_quantization_recipe()
-                ranges = kept_ranges(raw, rules, feeds or [], cache)
+                ranges = kept_ranges(raw, whole.get_quantization_recipe(), feeds, recipe, cache)
+                # Corrected biases move a range by less than a step: it need not be measured for each choice of layers.
+                raw, told = corrected(raw, recipe, recipe.operators or COMPUTE, feeds, cache)
+                findings += told
+            quantizer = quantizer_module.Quantizer(raw)
+            findings += _RULES[recipe.precision](quantizer, model, recipe)
             progress("quantising")
             made = quantizer.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
     except EdgepackError:
@@ -139,7 +144,7 @@ def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
         quantizer.add_static_config(_ALL, _op_name("*"), **settings)
         quantizer.add_static_config(_ALL, _op_name(_WHOLE), **settings | {"weight_granularity": _grain(recipe, _WHOLE)})
     else:
-        picked = chosen_operators(model, recipe.operators or COMPUTE)
+        picked = chosen_operators(model, recipe.operators or COMPUTE, recipe.exclude)
         if not picked:
             raise _nothing(recipe)
         for name, scope in picked:
@@ -157,16 +162,19 @@ def _static(quantizer: Any, model: Any, recipe: Recipe) -> list[Finding]:
 _RULES = {"fp16": _half, "int8-dynamic": _dynamic, "int8": _static, "int16x8": _static}
 
 
-def chosen_operators(model: Any, wanted: Iterable[str]) -> list[tuple[str, str]]:
+def chosen_operators(model: Any, wanted: Iterable[str], exclude: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The operators to quantise, as (name, scope): the wanted kinds, what passes their values on unchanged, and what
-    stands between them on all sides.
+    stands between them on all sides. Those whose first output is named in `exclude` stay in float, and so does what stood
+    between them.
     """
     graph = model.subgraphs[0]
     kinds = [operator_name(model, op) for op in graph.operators]
-    chain = _Chain(graph, kinds)
-    joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted}
+    chain, left = _Chain(graph, kinds), set(exclude)
+    free = [not len(op.outputs) or text(graph.tensors[op.outputs[0]].name) not in left for op in graph.operators]
+    joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted and free[place]}
     while True:
-        taken = chain.passed_on([kind in set(wanted) or place in joined for place, kind in enumerate(kinds)])
+        multiplied = [kind in set(wanted) and free[place] for place, kind in enumerate(kinds)]
+        taken = chain.passed_on([one or place in joined for place, one in enumerate(multiplied)])
         lonely = {place for place in joined if not chain.between(place, taken)}
         if not lonely:
             break

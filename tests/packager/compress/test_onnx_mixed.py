@@ -9,7 +9,6 @@ from onnx import helper
 from agent.contract.errors import UsageError
 from packager.calibration import load_calibration
 from packager.compress.onnx_layers import int8_layers
-from packager.compress.quantize.onnx_ranges import best_clip, entropy_clip, percentile_clip
 from packager.compress.quantize.onnx_static import quantize_static
 from packager.onnx_model import load_model, model_inputs
 from packager.recipe import Recipe
@@ -133,22 +132,6 @@ def test_bias_correction_takes_the_shift_of_small_padded_maps_out(net):
 def test_node_that_does_not_exist(net):
     with pytest.raises(UsageError, match="did you mean 'second'"):
         quantised(net, exclude=("secnd",))
-
-
-def test_percentile_cuts_both_tails():
-    hist = np.ones(1000)
-    assert percentile_clip(hist, -1.0, 1.0, 90.0) == pytest.approx((-0.9, 0.9), abs=0.005)
-    assert percentile_clip(hist, 0.0, 2.0, 90.0) == pytest.approx((0.0, 1.8), abs=0.005)
-
-
-@pytest.mark.parametrize("clip", [best_clip, entropy_clip])
-def test_ranges_leave_a_lone_outlier_outside(clip):
-    hist = np.zeros(2048)
-    hist[:600] = np.exp(-np.linspace(0, 6, 600)) * 1e6
-    hist[-1] = 1
-    low, high = clip(hist, 0.0, 1.0, symmetric=False)
-    assert low == 0
-    assert 0.2 < high < 0.6
 
 
 def test_bias_that_only_corrected_rounding_goes_with_it(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from packager.compress.quantize.tflite_ranges import kept_ranges, true_ranges
+from packager.recipe import Recipe
 from packager.tflite_model import parse_model, rename, to_bytes
 from tests.tflite_models import Graph, conv, dense, needs_tflite, reshape
 
@@ -64,8 +65,9 @@ def test_they_are_the_quantisers_own(model):
 
 def test_they_are_measured_once_for_a_search(model, tmp_path):
     samples = feeds(1, 2)
-    first = kept_ranges(model, rules(model), samples, tmp_path)
-    same(kept_ranges(model, rules(model), [], tmp_path), first)
+    recipe = Recipe("int8", "int8")
+    first = kept_ranges(model, rules(model), lambda _: samples, recipe, tmp_path)
+    same(kept_ranges(model, rules(model), lambda _: [], recipe, tmp_path), first)
 
 
 def test_what_is_no_number_widens_nothing(model):

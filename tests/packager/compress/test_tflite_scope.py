@@ -6,14 +6,14 @@ import pytest
 from packager.compress.quantize.tflite import COMPUTE, chosen_operators
 from packager.pipeline import build
 from packager.tflite_model import parse_model
-from tests.tflite_models import Graph, add, averaging, conv, dense, fb, mean, needs_tflite, reshape, softmax
+from tests.tflite_models import Graph, add, averaging, conv, dense, fb, mean, needs_tflite, pool, reshape, softmax
 
 pytestmark = needs_tflite
 SIZE = [1, 8, 8, 4]
 
 
-def chosen(graph, image, out):
-    return [name for name, _ in chosen_operators(parse_model(graph.raw([image], [out])), COMPUTE)]
+def chosen(graph, image, out, exclude=()):
+    return [name for name, _ in chosen_operators(parse_model(graph.raw([image], [out])), COMPUTE, exclude)]
 
 
 def step(graph, source, name, seed=0):
@@ -40,6 +40,19 @@ def test_sum_that_a_float_operator_uses_too_stays_and_takes_the_one_before_it_al
     odd = softmax(g, two, "odd", SIZE)
     out = step(g, add(g, odd, two, "three", SIZE), "out")
     assert "ADD" not in chosen(g, image, out)
+
+
+def test_sum_and_pool_beside_a_layer_that_is_left_in_float_stay_there_too():
+    g = Graph()
+    image = g.tensor("image", SIZE)
+    first = step(g, image, "first")
+    pooled = pool(g, step(g, first, "second"), "pooled", [1, 4, 4, 4])
+    short = conv(g, first, "third", [1, 4, 4, 4], [4, 1, 1, 4], stride=2)
+    both = add(g, pooled, short, "both", [1, 4, 4, 4])
+    out = conv(g, both, "out", [1, 4, 4, 4], [4, 1, 1, 4])
+    assert chosen(g, image, out) == ["CONV_2D", "CONV_2D", "MAX_POOL_2D", "CONV_2D", "ADD", "CONV_2D"]
+    assert chosen(g, image, out, ["out"]) == ["CONV_2D", "CONV_2D", "MAX_POOL_2D", "CONV_2D"]
+    assert chosen(g, image, out, ["second", "third"]) == ["CONV_2D", "CONV_2D"]
 
 
 def test_sum_with_the_models_own_input_stays_in_float():
