@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-_SWEEPS = 12
+SWEEPS = 12
 _LEAST = 1e-8
 _BIAS = 2  # its place among the inputs
 
@@ -26,7 +26,7 @@ def equalize(model: Any) -> int:
     if not pairs or any(uses[name] > 1 for name in names):
         return 0  # a weight that two layers share cannot be scaled for one
     arrays = {name: numpy_helper.to_array(tensors[name]).copy() for name in names}
-    for _ in range(_SWEEPS):
+    for _ in range(SWEEPS):
         for first, second in pairs:
             _scale(first, second, arrays)
     for name, array in arrays.items():
@@ -72,22 +72,32 @@ def _groups(node: Any, tensors: dict[str, Any]) -> int | None:
 
 
 def _scale(first: Any, second: Any, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
     before, after = arrays[first.input[1]], arrays[second.input[1]]
-    deep = after.shape[1] == 1 and after.shape[0] == before.shape[0]
-    axis = 0 if deep else 1
-    if after.shape[axis] != before.shape[0]:
+    found = scales(before, after)
+    if found is None:
         return
-    wide = np.abs(before.reshape(len(before), -1)).max(axis=1)
-    next_wide = np.abs(np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)).max(axis=1)
-    alive = (wide > _LEAST) & (next_wide > _LEAST)
-    scale = np.where(alive, np.sqrt(wide / np.maximum(next_wide, _LEAST)), 1.0)
-    scale = np.maximum(scale, _LEAST)
+    scale, axis = found
     before /= scale.reshape(-1, *[1] * (before.ndim - 1))
     if len(first.input) > _BIAS and first.input[_BIAS]:
         arrays[first.input[_BIAS]] /= scale
     after *= scale.reshape(*[-1 if place == axis else 1 for place in range(after.ndim)])
+
+
+def scales(before: Any, after: Any) -> tuple[Any, int] | None:
+    """What to divide the first convolution's channels by and multiply the second's with, and the axis of the second's weight
+    that they lie on; None where the weights (out, in, window) do not meet.
+    """
+    import numpy as np
+
+    deep = after.shape[1] == 1 and after.shape[0] == before.shape[0]
+    axis = 0 if deep else 1
+    if after.shape[axis] != before.shape[0]:
+        return None
+    wide = np.abs(before.reshape(len(before), -1)).max(axis=1)
+    next_wide = np.abs(np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)).max(axis=1)
+    alive = (wide > _LEAST) & (next_wide > _LEAST)
+    scale = np.where(alive, np.sqrt(wide / np.maximum(next_wide, _LEAST)), 1.0)
+    return np.maximum(scale, _LEAST), axis
 
 
 def _unclip(model: Any, pairs: list[tuple[Any, Any]]) -> None:

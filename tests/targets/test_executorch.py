@@ -84,6 +84,7 @@ def test_learned_ranges_need_no_calibration(folder):
 @pytest.mark.parametrize("scope", ["", "all"])
 def test_sums_that_int8_ruins_stay_float_unless_the_recipe_insists(folder, scope):
     from packager import executorch_lower, torch_models
+    from packager.compress.quantize import executorch_static
     from packager.recipe import NAMED
     from packager.torch_compare import outputs_of, worst_cosine
     from packager.torch_program import Program
@@ -93,7 +94,9 @@ def test_sums_that_int8_ruins_stay_float_unless_the_recipe_insists(folder, scope
     samples = torch_models.import_named(str(NETS), "outlier_samples")()["x"]
     feeds = [(torch.from_numpy(one[None]),) for one in samples]
     recipe = dataclasses.replace(NAMED["int8"], scope=scope)
-    found, told = executorch_lower.quantise_static(executorch_lower.export(program), program, feeds, recipe)
+    floats = executorch_static.Floats(executorch_lower.export(program), program, feeds)
+    _, chosen, told = executorch_static.draft(floats, recipe)
+    found = executorch_static.quantise(floats, chosen)
     expected, outputs = ([outputs_of(net, feed) for feed in feeds] for net in (made.module, found.module()))
     assert [finding.code for finding in told] == ([] if scope else ["compute-only"])
     assert (worst_cosine(expected, outputs) > 0.98) == (not scope)

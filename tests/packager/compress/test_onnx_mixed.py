@@ -9,7 +9,7 @@ from onnx import helper
 from agent.contract.errors import UsageError
 from packager.calibration import load_calibration
 from packager.compress.onnx_layers import int8_layers
-from packager.compress.quantize.onnx_ranges import best_clip, entropy_clip, percentile_clip
+from packager.compress.quantize.clipping import best_clip, entropy_clip, percentile_clip
 from packager.compress.quantize.onnx_static import quantize_static
 from packager.onnx_model import load_model, model_inputs
 from packager.recipe import Recipe
