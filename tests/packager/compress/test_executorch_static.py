@@ -43,7 +43,7 @@ def floats_of(module, shape=(1, 3, 12, 12), count=8):
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_the_range_of_a_layer_ends_where_the_clamp_behind_it_does(inplace):
-    prepared = static.Floats.prepare(floats_of(net(inplace=inplace)), INT8)
+    prepared = floats_of(net(inplace=inplace)).prepare(INT8)
     found = watched(prepared)
     names = [name for name in found if "hardtanh" in name]
     assert len(names) == 2
