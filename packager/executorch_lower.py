@@ -8,24 +8,18 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import ConvertError, UsageError
-from agent.contract.finding import INFO, Finding
 from packager import torch_models
 from packager.executorch_quantizer import quantizer, unrolled
-from packager.torch_compare import outputs_of, worst_cosine
 from packager.torch_trace import user_place
 
 if TYPE_CHECKING:
     from packager.recipe import Recipe
     from packager.torch_program import Program
-
-
-# The cosine with the original under which another way to INT8 is tried (the target's tolerance), on that many samples.
-_NEAR, _COMPARED = 0.98, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,57 +78,32 @@ def export(program: Program) -> Any:
         ) from error
 
 
-def quantise(exported: Any, program: Program, feeds: Sequence[Sequence[Any]], recipe: Recipe) -> Any:
-    """The exported program with INT8 weights, and activations that are calibrated on `feeds` or, for int8-dynamic, measured
-    at run time. Raises ConvertError.
-    """
+def quantise_dynamic(exported: Any, program: Program, recipe: Recipe) -> Any:
+    """The exported program with INT8 weights in linear layers, whose inputs are measured at run time. Raises ConvertError."""
     torch = torch_models.need_torch()
-    with quiet():
+    with quiet(), quantising():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        dynamic = recipe.precision == "int8-dynamic"
-        try:
-            exported = unrolled(exported) if dynamic else exported
-            prepared = prepare_pt2e(exported.module(), quantizer(recipe, dynamic=dynamic))
-            with torch.no_grad():
-                for feed in feeds or [program.examples]:
-                    prepared(*feed)
-            converted = convert_pt2e(prepared)
-        except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ConvertError(f"torchao's quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
+        prepared = prepare_pt2e(unrolled(exported).module(), quantizer(recipe, dynamic=True))
+        with torch.no_grad():
+            prepared(*program.examples)
+        converted = convert_pt2e(prepared)
         if not any("quantized_decomposed" in str(node.target) for node in converted.graph.nodes):
             raise ConvertError(
                 "INT8 was asked for, but no operator was quantised",
-                fix="use --recipe fp32" + (" or int8 with --calibration" if dynamic else ""),
+                fix="use --recipe fp32 or int8 with --calibration",
                 code="nothing-to-quantise",
             )
         return torch.export.export(converted, program.examples)
 
 
-def quantise_static(
-    exported: Any, program: Program, feeds: Sequence[Sequence[Any]], recipe: Recipe
-) -> tuple[Any, list[Finding]]:
-    """Static INT8 of every operator that XNNPACK has in integers; where that is far from the original, of those that multiply
-    if that is much nearer. A recipe's own `scope` is kept to. Raises ConvertError.
-    """
-    whole = quantise(exported, program, feeds, recipe)
-    if recipe.scope:
-        return whole, []
-    few = feeds[:_COMPARED]
-    original = exported.module(check_guards=False)
-    expected = [outputs_of(original, feed) for feed in few]
-    far = worst_cosine(expected, [outputs_of(whole.module(check_guards=False), feed) for feed in few])
-    if far >= _NEAR:
-        return whole, []
-    part = quantise(exported, program, feeds, dataclasses.replace(recipe, scope="compute"))
-    near = worst_cosine(expected, [outputs_of(part.module(check_guards=False), feed) for feed in few])
-    if 1 - near >= (1 - far) / 2:
-        return whole, []
-    text = (
-        f"only convolutions and linear layers are INT8: with sums and products in INT8, too, the cosine with the original is"
-        f" {far:.4f}, so {near:.4f}"
-    )
-    return part, [Finding("compute-only", INFO, text, 'scope = "all" in a recipe file insists')]
+@contextlib.contextmanager
+def quantising() -> Iterator[None]:
+    """What torchao raises becomes a ConvertError."""
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConvertError(f"torchao's quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
 
 
 def write(exported: Any, path: Path) -> Delegation:

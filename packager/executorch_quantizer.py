@@ -1,11 +1,11 @@
-"""XNNPACK's quantiser with a recipe's settings, and without two faults of its own (executorch 1.5)."""
+"""XNNPACK's quantiser with a recipe's settings, and without four faults of its own (executorch 1.5)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.contract.finding import INFO, WARNING, Finding
 from packager import torch_models
@@ -18,15 +18,19 @@ if TYPE_CHECKING:
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
-def quantizer(recipe: Recipe, *, dynamic: bool = False, qat: bool = False) -> Any:
-    """XNNPACK's quantiser with the recipe's granularity. Dynamic INT8 is for matrix products alone: convolutions that measure
-    their input at run time are slower than in float (benchmarks/RESULTS.md).
+def quantizer(recipe: Recipe, *, dynamic: bool = False, activations: Any = None) -> Any:
+    """XNNPACK's quantiser with the recipe's granularity; `activations` makes their observers. Dynamic INT8 is for matrix
+    products alone: convolutions that measure their input at run time are slower than in float (benchmarks/RESULTS.md).
     """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
 
     torch = torch_models.need_torch()
     made = _class()()
-    config = get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_dynamic=dynamic, is_qat=qat)
+    config = get_symmetric_quantization_config(is_per_channel=recipe.per_channel, is_dynamic=dynamic)
+    if activations is not None:
+        # One specification for both: what a layer gives and the next takes is then one observer.
+        seen = dataclasses.replace(config.input_activation, observer_or_fake_quant_ctr=activations)
+        config = dataclasses.replace(config, input_activation=seen, output_activation=seen)
     aten = torch.ops.aten
     multiply = (aten.conv1d.default, aten.conv2d.default, aten.conv_transpose2d.input)
     if dynamic or recipe.scope == "compute":
@@ -36,8 +40,15 @@ def quantizer(recipe: Recipe, *, dynamic: bool = False, qat: bool = False) -> An
         made.set_global(config)
     if recipe.exclude:
         # `set_module_name` refuses "no quantisation" (executorch 1.5); the filter leaves nodes alone.
-        made.set_filter_function(lambda node: not _within(node, recipe.exclude))
+        made.set_filter_function(lambda node: not within(node, recipe.exclude))
     return made
+
+
+def unchanged(graph: Any) -> Any:
+    """The graph as it is before anything is quantised: batch norms folded, numbers as tensors."""
+    from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
+
+    return prepare_pt2e(graph, _class()())
 
 
 def unrolled(exported: Any) -> Any:
@@ -66,7 +77,7 @@ def tell_dynamic(exported: Any, recipe: Recipe, before: int, after: int) -> list
     kinds: dict[str, int] = {}
     for node in exported.graph.nodes:
         name = _name(node)
-        if name in ("linear", *_RECURRENT) and not _within(node, recipe.exclude):
+        if name in ("linear", *_RECURRENT) and not within(node, recipe.exclude):
             kinds[name] = kinds.get(name, 0) + 1
     told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
     text = f"INT8 weights in {told}: {before} -> {after} bytes ({after / before:.0%})"
@@ -113,6 +124,24 @@ def _class() -> Any:
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import XNNPACKQuantizer
 
     class Quantizer(XNNPACKQuantizer):  # type: ignore[misc] # executorch is not seen by the type checker
+        # Patterns of quantisation-aware training, in which batch norms still stand; its own looks for them always, and exports
+        # twelve small networks to do so: 5 of the 6 seconds that it takes for MobileNetV2.
+        SUPPORTED_PATTERNS: ClassVar = [one for one in XNNPACKQuantizer.SUPPORTED_PATTERNS if not one.is_qat]
+
+        def annotate(self, model: Any) -> Any:
+            """A clamp (ReLU6) behind a layer is one operator with it, as a ReLU is. Its own gives the layer's output the range
+            from before the clamp, and all of MobileNetV2's layers a fraction of the levels; XNNPACK fuses both alike.
+            """
+            torch = torch_models.need_torch()
+            held = {node: node.target for node in model.graph.nodes if _is_clamp_of_layer(node)}
+            for node in held:
+                node.target = torch.ops.aten.relu.default
+            try:
+                return super().annotate(model)
+            finally:
+                for node, target in held.items():
+                    node.target = target
+
         def transform_for_annotation(self, model: Any) -> Any:
             """Numbers in sums and products become tensors. Its own does so with whole numbers, too, and makes them floats:
             positions counted by `cumsum(...) + 1` (RoBERTa) then are no index any more.
@@ -131,6 +160,14 @@ def _class() -> Any:
     return Quantizer
 
 
+def _is_clamp_of_layer(node: Any) -> bool:
+    aten = torch_models.need_torch().ops.aten
+    if node.op != "call_function" or node.target not in (aten.hardtanh.default, aten.hardtanh_.default):
+        return False
+    layers = (aten.conv1d.default, aten.conv2d.default, aten.conv_transpose2d.input, aten.linear.default)
+    return node.args[0].target in layers and len(node.args[0].users) == 1
+
+
 def _held() -> None:
     """Stands in for an operator that must not be seen."""
 
@@ -140,7 +177,7 @@ def _is_whole(node: Any) -> bool:
     return value is not None and hasattr(value, "is_floating_point") and not value.is_floating_point()
 
 
-def _within(node: Any, modules: Sequence[str]) -> bool:
+def within(node: Any, modules: Sequence[str]) -> bool:
     """Whether the node was traced in one of these submodules."""
     stack = node.meta.get("nn_module_stack") or {}
     names = [str(path).removeprefix("L['self']").lstrip(".") for path, _ in stack.values()]

@@ -154,6 +154,24 @@ class Tunable(Protocol):
         """Which of the layers are in INT8 in the lowered model."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Draft:
+    """A stand-in for a lowered model, in memory: `artifact` has its digest and steps (no file), `run` gives its outputs for
+    each of the feeds, under the original's names.
+    """
+
+    artifact: Artifact
+    run: Callable[[Iterator[Arrays]], Iterator[dict[str, np.ndarray[Any, Any]]]]
+
+
+@runtime_checkable
+class Drafts(Protocol):
+    """A target that lowers slowly, and makes what computes with the same integers at once: a search measures noise on that."""
+
+    def draft(self, artifact: Artifact, job: Lowering) -> Draft:
+        """What `lower` would give, as far as its numbers go. Raises ConvertError where the recipe breaks the quantiser."""
+
+
 class Completed(Protocol):
     """What a command on the device left."""
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from packager.compress.onnx_layers import Layer
+    from packager.compress.quantize.executorch_static import Floats
     from packager.executorch_lower import Delegation
     from packager.profile import Profile
-    from packager.protocols import Arrays, Lowering, Terms
+    from packager.protocols import Arrays, Draft, Lowering, Terms
     from packager.recipe import Recipe
     from packager.torch_program import Program
 
@@ -54,25 +55,28 @@ class Executorch:
     def lower(self, artifact: Artifact, job: Lowering) -> Artifact:
         """The model as a `.pte` in the recipe's precision. Raises ConvertError, UsageError without data or executorch."""
         from packager import executorch_lower
+        from packager.compress.quantize import executorch_static
 
         executorch_lower.need_executorch()
         program = open_program(artifact, job)
         program, findings, learned = _learned(program)
-        job.progress("exporting")
-        exported = plain = executorch_lower.export(program)
-        if job.recipe.precision != "fp32" and not learned:
-            feeds = calibration_feeds(program, job, _CALIBRATE) if job.recipe.needs_calibration else []
-            job.progress(f"calibrating on {len(feeds)} samples" if feeds else "quantising weights")
-            if feeds and job.calibration is not None:
-                findings += job.calibration.findings()
-                exported, told = executorch_lower.quantise_static(exported, program, feeds, job.recipe)
-                findings += told
-            else:
-                exported = executorch_lower.quantise(exported, program, feeds, job.recipe)
-        job.progress("lowering to XNNPACK")
         path = job.workdir / "model.pte"
-        placed = executorch_lower.write(exported, path)
-        findings += _dynamic(plain, program, job.recipe, path.stat().st_size) if not learned else []
+        if job.recipe.precision == "int8" and not learned:
+            floats = _floats(artifact, program, job)
+            module, chosen, told = executorch_static.draft(floats, job.recipe)
+            findings += [*_samples(job), *told]
+            job.progress("lowering to XNNPACK")
+            placed = executorch_static.write(floats, module, chosen, path)
+        else:
+            job.progress("exporting")
+            exported = plain = executorch_lower.export(program)
+            dynamic = job.recipe.precision == "int8-dynamic" and not learned
+            if dynamic:
+                job.progress("quantising weights")
+                exported = executorch_lower.quantise_dynamic(exported, program, job.recipe)
+            job.progress("lowering to XNNPACK")
+            placed = executorch_lower.write(exported, path)
+            findings += _dynamic(plain, program, path.stat().st_size, job.recipe) if dynamic else []
         facts = read_pte(path.read_bytes())
         digest = digest_files([path])
         steps = [Step(name, _tool(name), options, "") for name, options in self.plan(artifact, job)[:-1]]
@@ -89,6 +93,21 @@ class Executorch:
             steps=(*artifact.steps, *steps),
             findings=(*artifact.findings, *findings, _placement(placed)),
         )
+
+    def draft(self, artifact: Artifact, job: Lowering) -> Draft:
+        """Static INT8 rounded in torch, with the steps of the program that `lower` would write. Raises ConvertError."""
+        from packager import executorch_lower
+        from packager.compress.quantize import executorch_static
+        from packager.protocols import Draft
+
+        executorch_lower.need_executorch()
+        program = open_program(artifact, job)
+        module, _, _ = executorch_static.draft(_floats(artifact, program, job), job.recipe)
+        digest = executorch_static.digest(module)
+        name = _STEPS["int8"]
+        steps = (*artifact.steps, Step(name, _tool(name), _options(job.recipe), digest))
+        stand_in = dataclasses.replace(artifact, digest=digest, inputs=program.inputs, quantized=True, steps=steps)
+        return Draft(stand_in, lambda feeds: executorch_static.run(module, stand_in, feeds))
 
     def terms(self, artifact: Artifact, job: Lowering) -> Terms:
         """The release that wrote the program, or a newer one: a runtime reads what its own and older exporters wrote."""
@@ -107,9 +126,17 @@ class Executorch:
         return module_layers(program.module, program.examples) if program.kind == "torch" else []
 
     def levers(self, recipe: Recipe, profile: Profile) -> list[tuple[str, dict[str, Any]]]:
-        """Granularity; XNNPACK's quantiser has one calibration method, and activations with a zero point always."""
+        """Granularity, ranges, what leaves every layer in INT8; activations have a zero point always."""
         del profile
-        return [] if recipe.per_channel else [("per channel", {"per_channel": True})]
+        rows: list[tuple[str, dict[str, Any]]] = [
+            ("per channel", {"per_channel": True}),
+            ("clipped ranges (MSE)", {"method": "mse"}),
+            ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
+            ("bias correction", {"bias_correction": True}),
+            ("cross-layer equalisation", {"equalize": True}),
+            ("only what multiplies", {"scope": "compute"}),
+        ]
+        return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]
 
     def int8_layers(self, lowered: Artifact, layers: Sequence[Layer]) -> set[str]:
         """All but those that the quantising step was told to leave, and convolutions where it is the dynamic one."""
@@ -161,9 +188,31 @@ def _learned(program: Program) -> tuple[Program, list[Finding], bool]:
     )
 
 
-def _dynamic(exported: Any, program: Program, recipe: Recipe, size: int) -> list[Finding]:
-    if recipe.precision != "int8-dynamic":
-        return []
+def _floats(artifact: Artifact, program: Program, job: Lowering) -> Floats:
+    """What all recipes of a search share; made anew for what is lowered once."""
+    from packager import executorch_lower
+    from packager.compress.quantize import executorch_static
+
+    feeds = calibration_feeds(program, job, _CALIBRATE)
+    assert job.calibration is not None  # noqa: S101 - refused a line above
+
+    def made() -> Floats:
+        job.progress("exporting")
+        exported = executorch_lower.export(program)
+        job.progress(f"calibrating on {len(feeds)} samples")
+        return executorch_static.Floats(exported, program, feeds)
+
+    if job.cache is None:
+        return made()
+    key = (artifact.digest, artifact.entry, job.calibration.record().digest, str(program.inputs))
+    return executorch_static.kept(key, made)
+
+
+def _samples(job: Lowering) -> list[Finding]:
+    return [] if job.calibration is None else job.calibration.findings()
+
+
+def _dynamic(exported: Any, program: Program, size: int, recipe: Recipe) -> list[Finding]:
     from packager.compress.quantize.torch_dynamic import state_bytes
     from packager.executorch_quantizer import tell_dynamic
 
@@ -174,6 +223,11 @@ def _options(recipe: Recipe) -> dict[str, Any]:
     options: dict[str, Any] = {"per_channel": recipe.per_channel}
     if recipe.scope and recipe.precision == "int8":
         options["scope"] = recipe.scope
+    if recipe.precision == "int8" and recipe.method != "minmax":
+        options["method"] = recipe.method
+        if recipe.method == "percentile":
+            options["percentile"] = recipe.percentile
+    options |= {key: True for key in ("equalize", "bias_correction") if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import sys
 import warnings
@@ -47,15 +48,13 @@ class Runner:
         self._provider = self._choose(options.get("provider") or "cpu")
         with _quiet():
             try:
-                from executorch.extension.pybindings import portable_lib
-                from executorch.runtime import Runtime
+                portable_lib, runtime = _runtime()
             except ImportError as error:
                 raise DeviceError(
                     "executorch does not import on the device: %s" % error,
                     fix="on the device: pip install %s" % " ".join(PACKAGES),
                     code="no-runtime",
                 ) from error
-            runtime = Runtime.get()
             known = list(runtime.backend_registry.registered_backend_names)
             missing = [name for name in self._facts.delegated if name not in known]
             if missing:
@@ -128,6 +127,39 @@ class Runner:
     def close(self) -> None:
         """Frees the program."""
         self._method = self._program = None
+
+
+def _runtime() -> Any:
+    try:
+        with _without_exporter():
+            return _imported()
+    except ImportError:
+        return _imported()  # a release whose runtime needs more of the exporter; or there is none
+
+
+def _imported() -> Any:
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    return portable_lib, Runtime.get()
+
+
+@contextlib.contextmanager
+def _without_exporter() -> Any:
+    """Has the package executorch.exir stand there without its `__init__` for a while. The runtime imports it for the class of
+    a warning, and so all of the exporter, torch._dynamo and torchao: 7 of the 10 seconds of processor time that a fresh
+    process took before it measured (executorch 1.5).
+    """
+    name = "executorch.exir"
+    spec = None if name in sys.modules else importlib.util.find_spec(name)
+    if spec is None:
+        yield
+        return
+    sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 @contextlib.contextmanager

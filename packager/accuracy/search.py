@@ -37,7 +37,7 @@ _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which all of them judge afterwards
-_CURING = 0.4  # of the time: the cures that come later are left out
+_CURING = 0.4  # of the time that is left when the recipe itself is scored: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _RANKING = 0.5  # of the time that is left when the cures have been tried; the rest is for scores
 _SURE = 1.4  # standard errors: one sample of many that flips is no proof that a cure does harm
@@ -96,8 +96,9 @@ class Search:
         """
         best, reached = first, self._probe("as the recipe says", first.recipe)
         names: dict[str, str] = {}
+        end = time.monotonic() + _CURING * (self._end - time.monotonic())
         for words, change in levers:
-            if time.monotonic() > self._end - (1 - _CURING) * self._seconds:
+            if time.monotonic() > end:
                 self.progress(f"no time for {words}")
                 break
             rung = self._probe(words, dataclasses.replace(reached.recipe, **change))
@@ -126,7 +127,7 @@ class Search:
         if kept is None:
             self.progress(f"noise of: {words}")
             try:
-                lowered = self.subject.lower(recipe)
+                lowered = self.subject.draft(recipe)
                 share = self.share(lowered)
                 digest = lowered.artifact.digest
                 if digest not in self._noises:

@@ -77,7 +77,8 @@ def measure_group(
     inside = {one.name for one in group}
     others = tuple(one.name for one in layers if one.name not in inside)
     try:
-        lowered = subject.lower(dataclasses.replace(recipe, exclude=(*recipe.exclude, *others)))
+        alone = dataclasses.replace(recipe, exclude=(*recipe.exclude, *others))
+        lowered = subject.draft(alone) if drop is None else subject.lower(alone)
     except ConvertError as error:
         if error.code not in ("quantiser-failed", "nothing-to-quantise"):
             raise

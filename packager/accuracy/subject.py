@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from packager.accuracy.dataset import EvalSet
 from packager.accuracy.evaluate import Runnable, exact_needed, measure_source, run_lowered, run_source
+from packager.protocols import Drafts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from packager.accuracy.metric import Metric, Score
     from packager.artifact import Artifact
     from packager.calibration import CalibrationData
-    from packager.protocols import Lowering, Target
+    from packager.protocols import Draft, Lowering, Target
     from packager.recipe import Recipe
 
     Array = np.ndarray[Any, Any]
@@ -28,11 +29,12 @@ _LEAST_NOISE = 1e-12
 
 @dataclasses.dataclass(frozen=True)
 class Lowered:
-    """A candidate: its recipe, its model, and how the host runs it."""
+    """A candidate: its recipe, its model, and how the host runs it; or a draft of it, which has noise only."""
 
     recipe: Recipe
     artifact: Artifact
     model: Runnable
+    draft: Draft | None = None
 
 
 class Subject:
@@ -46,10 +48,21 @@ class Subject:
 
     def lower(self, recipe: Recipe) -> Lowered:
         """The model by this recipe, in a folder of its own. Raises ConvertError where the recipe breaks the quantiser."""
+        return self.wrap(recipe, self.target.lower(self.ready, self._job(recipe)))
+
+    def draft(self, recipe: Recipe) -> Lowered:
+        """What noise is measured on: a stand-in with the model's integers where the target makes one sooner, else the model.
+        Raises ConvertError as `lower` does.
+        """
+        if not isinstance(self.target, Drafts):
+            return self.lower(recipe)
+        made = self.target.draft(self.ready, self._job(recipe))
+        return Lowered(recipe, made.artifact, Runnable(made.artifact, self.target.name), made)
+
+    def _job(self, recipe: Recipe) -> Lowering:
         place = self.job.workdir / f"candidate-{next(self._count)}"
         place.mkdir()
-        job = dataclasses.replace(self.job, recipe=recipe, workdir=place, progress=lambda _: None)
-        return self.wrap(recipe, self.target.lower(self.ready, job))
+        return dataclasses.replace(self.job, recipe=recipe, workdir=place, progress=lambda _: None)
 
     def wrap(self, recipe: Recipe, artifact: Artifact) -> Lowered:
         """A model that has been lowered already."""
@@ -60,7 +73,8 @@ class Subject:
 
     def outputs(self, lowered: Lowered, data: EvalSet) -> dict[str, Array]:
         """Stacked, under the original's names."""
-        found = run_lowered(lowered.model, data)
+        draft = lowered.draft
+        found = run_lowered(lowered.model, data) if draft is None else data.stack(draft.run(data.feeds()))
         names = [spec.name for spec in self.original.outputs]
         return dict(zip(names, found.values(), strict=True))
 

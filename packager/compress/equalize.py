@@ -72,20 +72,30 @@ def _groups(node: Any, tensors: dict[str, Any]) -> int | None:
 
 
 def _scale(first: Any, second: Any, arrays: dict[str, Any]) -> None:
-    import numpy as np
-
     before, after = arrays[first.input[1]], arrays[second.input[1]]
-    deep = after.shape[1] == 1 and after.shape[0] == before.shape[0]
-    axis = 0 if deep else 1
-    if after.shape[axis] != before.shape[0]:
+    found = scales(before, after)
+    if found is None:
         return
-    wide = np.abs(before.reshape(len(before), -1)).max(axis=1)
-    next_wide = np.abs(np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)).max(axis=1)
-    scale = shared_range(wide, next_wide)
+    scale, axis = found
     before /= scale.reshape(-1, *[1] * (before.ndim - 1))
     if len(first.input) > _BIAS and first.input[_BIAS]:
         arrays[first.input[_BIAS]] /= scale
     after *= scale.reshape(*[-1 if place == axis else 1 for place in range(after.ndim)])
+
+
+def scales(before: Any, after: Any) -> tuple[Any, int] | None:
+    """What to divide the first convolution's channels by and multiply the second's with, and the axis of the second's weight
+    that they lie on; None where the weights (out, in, window) do not meet.
+    """
+    import numpy as np
+
+    deep = after.shape[1] == 1 and after.shape[0] == before.shape[0]
+    axis = 0 if deep else 1
+    if after.shape[axis] != before.shape[0]:
+        return None
+    wide = np.abs(before.reshape(len(before), -1)).max(axis=1)
+    next_wide = np.abs(np.moveaxis(after, axis, 0).reshape(after.shape[axis], -1)).max(axis=1)
+    return shared_range(wide, next_wide), axis
 
 
 def shared_range(wide: Any, next_wide: Any) -> Any:

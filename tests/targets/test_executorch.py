@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from packager import pipeline  # noqa: E402
 from packager.device.device import Device  # noqa: E402
 
 NETS = Path(__file__).parent / "nets.py"
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +87,7 @@ def test_learned_ranges_need_no_calibration(folder):
 @pytest.mark.parametrize("scope", ["", "all"])
 def test_sums_that_int8_ruins_stay_float_unless_the_recipe_insists(folder, scope):
     from packager import executorch_lower, torch_models
+    from packager.compress.quantize import executorch_static
     from packager.recipe import NAMED
     from packager.torch_compare import outputs_of, worst_cosine
     from packager.torch_program import Program
@@ -93,7 +97,9 @@ def test_sums_that_int8_ruins_stay_float_unless_the_recipe_insists(folder, scope
     samples = torch_models.import_named(str(NETS), "outlier_samples")()["x"]
     feeds = [(torch.from_numpy(one[None]),) for one in samples]
     recipe = dataclasses.replace(NAMED["int8"], scope=scope)
-    found, told = executorch_lower.quantise_static(executorch_lower.export(program), program, feeds, recipe)
+    floats = executorch_static.Floats(executorch_lower.export(program), program, feeds)
+    _, chosen, told = executorch_static.draft(floats, recipe)
+    found = executorch_static.quantise(floats, chosen)
     expected, outputs = ([outputs_of(net, feed) for feed in feeds] for net in (made.module, found.module()))
     assert [finding.code for finding in told] == ([] if scope else ["compute-only"])
     assert (worst_cosine(expected, outputs) > 0.98) == (not scope)
@@ -139,6 +145,22 @@ def test_the_runner_says_what_xnnpack_was_asked_for(model):
     runner.load(str(model), {"inputs": ["image"], "outputs": ["output"], "provider": "xnnpack", "threads": 1})
     assert runner.provider() == "XnnpackBackend"
     runner.close()
+
+
+def test_the_runner_does_not_wait_for_the_exporter_and_leaves_it_importable(model):
+    code = f"""
+import sys
+from agent.runners.executorch import Runner
+runner = Runner()
+runner.load({str(model)!r}, {{"inputs": ["image"], "outputs": ["output"]}})
+import torch
+(found,) = runner.run({{"image": torch.zeros(1, 3, 16, 16).numpy()}})
+seen = [name for name in ("torch._dynamo", "torchao", "executorch.exir") if name in sys.modules]
+from executorch.exir import to_edge_transform_and_lower
+print(found.shape, seen)
+"""
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines()[-1] == "(1, 5) []"
 
 
 def test_a_program_that_its_own_runtime_refuses_stops_the_build(int8, model, tmp_path):

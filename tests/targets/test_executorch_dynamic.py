@@ -35,7 +35,7 @@ def test_lstm_and_gru_are_quantised_as_matrix_products():
     made, recipe = torch_models.call_factory(f"{NETS}:few_steps"), NAMED["int8-dynamic"]
     program = Program(made.module, made.examples, (), "torch")
     exported = executorch_lower.export(program)
-    found = executorch_lower.quantise(exported, program, [], recipe)
+    found = executorch_lower.quantise_dynamic(exported, program, recipe)
     measured = sum("choose_qparams" in str(node.target) for node in found.graph.nodes)
     assert measured == 2 * (1 + 2) + 1  # of each: what all steps read, and a state per step; and the head
     outputs = [net(*made.examples)["score"] for net in (found.module(), made.module)]

@@ -9,13 +9,15 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("executorch", reason="needs the executorch extra")
 pytestmark = [pytest.mark.executorch, pytest.mark.filterwarnings("ignore")]
 
-from packager import pipeline  # noqa: E402 - after the skip
+from packager import executorch_lower, pipeline  # noqa: E402 - after the skip
 
 NETS = Path(__file__).parent / "nets.py"
 
 
 def test_budget_that_all_int8_misses_leaves_layers_in_float(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    written, write = [], executorch_lower.write
+    monkeypatch.setattr(executorch_lower, "write", lambda *given: written.append(given) or write(*given))
     source = pipeline.find_source(f"{NETS}:clamped")
     (spec,) = source.open(f"{NETS}:clamped", {"shapes": {}, "output_names": ()}).inputs
     images = np.random.default_rng(0).standard_normal((24, *spec.shape[1:])).astype(np.float32)
@@ -39,3 +41,5 @@ def test_budget_that_all_int8_misses_leaves_layers_in_float(tmp_path, monkeypatc
     assert left
     assert 0 < facts["int8_share"]["macs"] < 1
     assert facts["accuracy"]["bundle"] > steps[0]["score"]
+    assert {one["step"] for one in facts["search"]} >= {"clipped ranges (MSE)", "bias correction"}
+    assert len(written) <= len(steps)  # noise costs no lowering, and the best candidate is not lowered again
