@@ -41,11 +41,14 @@ class TrainingSettings:
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a step may cost: `max_drop` points of `metric` on the samples of `eval`."""
+    """What a step may cost on the samples of `eval`: `max_drop` points (1.0), or `max_drop_relative` percent of the score.
+    An empty `metric` is top1 with class labels, agreement without labels.
+    """
 
     eval: str
-    max_drop: float = 1.0
-    metric: str = "top1"
+    max_drop: Optional[float] = None  # noqa: UP045
+    max_drop_relative: Optional[float] = None  # noqa: UP045
+    metric: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

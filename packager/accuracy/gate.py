@@ -12,8 +12,8 @@ from agent.contract.errors import BudgetError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.accuracy.dataset import EvalSet, load_eval
 from packager.accuracy.evaluate import EXACT
-from packager.accuracy.metric import Metric, Score, load_metric
-from packager.accuracy.paired import Budget, Drop, make_budget, paired_drop
+from packager.accuracy.metric import Metric, Score, load_metric, number
+from packager.accuracy.paired import Budget, Drop, budget_for, paired_drop, settled
 from packager.accuracy.search import Search
 from packager.accuracy.subject import Subject, decibels, folder_for, original_score
 from packager.accuracy.trials import Memory, Outcome
@@ -87,8 +87,9 @@ def open_gate(wish: Wish, artifact: Artifact) -> Gate | None:
     test = load_eval(wish.test, artifact.inputs) if wish.test else None
     if test is not None and (test.labels is None) != (data.labels is None):
         raise UsageError("--eval and --test must both have labels, or neither", where=test.where, code="no-labels")
-    budget = make_budget(wish.max_drop, wish.max_drop_relative)
-    return Gate(data, test, load_metric(wish.metric, data), budget, wish.allow_drop, minutes)
+    metric = load_metric(wish.metric, data)
+    budget = budget_for(metric, wish.max_drop, wish.max_drop_relative, labelled=data.labels is not None)
+    return Gate(data, test, metric, budget, wish.allow_drop, minutes)
 
 
 def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, gate: Gate | None) -> Passed:
@@ -101,6 +102,7 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
         return Passed(lowered, job, _share(subject, lowered, job), ())
     job.progress(f"scoring the original on {len(gate.data)} samples")
     before = original_score(original, gate.data, gate.metric)
+    gate = dataclasses.replace(gate, budget=settled(gate.budget, gate.metric, before[0]))
     searched = isinstance(target, Tunable) and job.recipe.needs_calibration and not ready.quantized and gate.minutes > 0
     outcome = None
     if searched:
@@ -200,6 +202,8 @@ def _judge(
         "n": after.n,
         "drop_points": drop.points,
         "drop_interval": None if drop.interval is None else list(drop.interval),
+        "drop_percent": drop.relative,
+        "budget": str(gate.budget),
         "samples": "held-out" if gate.held else "test" if unseen else "eval",
     }
     findings = [*_told(outcome, job), *after.findings()]
@@ -281,7 +285,8 @@ def _missed(gate: Gate, before: Score, after: Score, drop: Drop, outcome: Outcom
             fix = "give more --search-minutes (it goes on where it stopped), or " + fix
     tried = f"; best of {len(outcome.trials)} candidates" if outcome is not None else ""
     return BudgetError(
-        f"{_short(gate.metric.name)} falls from {before.score:.4f} to {after.score:.4f}: {drop} lost, "
+        f"{_short(gate.metric.name)} falls from {number(before.score)} to {number(after.score)}: "
+        f"{gate.budget.told(drop)} lost, "
         f"{gate.budget} allowed{tried}",
         where="what blocks it: " + ("; ".join(blocks) if blocks else "not searched") if outcome is not None else "",
         expected=f"at most {gate.budget} lost on {after.n} samples",

@@ -14,7 +14,7 @@ from agent.contract.manifest import Step
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
 from packager.compress.training_data import load_batches
-from packager.recipe_steps import DistillStep, FuseStep, PruneStep, TrainingSettings, of_kind
+from packager.recipe_steps import Budget, DistillStep, FuseStep, PruneStep, TrainingSettings, of_kind
 
 if TYPE_CHECKING:
     from packager.bundle.golden import GoldenVectors
@@ -46,9 +46,9 @@ class Applied:
     reports: tuple[dict[str, Any], ...] = ()
 
 
-# What scores a module on an evaluation set (file, metric, the model's inputs, names of its outputs); it stands on a higher
-# floor (packager.accuracy), and so is given.
-Scorer = Callable[[str, str, Sequence[Any], Sequence[str]], Callable[[Any], float]]
+# What scores modules by a step's budget (the budget, the model's inputs, names of its outputs), and knows what may be lost
+# once it has scored the original; it stands on a higher floor (packager.accuracy), and so is given.
+Scorer = Callable[[Budget, Sequence[Any], Sequence[str]], Any]
 
 
 def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer: Scorer) -> Applied:
@@ -114,15 +114,20 @@ def _prune(
     if step.training is not None:
         trainer, batches, loss = _training(step.training, inputs, job, "fine-tuning")
         tuning = FineTuning(trainer, batches, loss)
-    budget = step.budget
+    score, allowed = None, {}
+    if step.budget is not None:
+        score = scorer(step.budget, artifact.inputs, outputs)
+        job.progress("scoring the original")
+        score(made.module)
+        allowed = {"max_drop": score.budget.points, "max_drop_relative": score.budget.relative}
     pruned = prune(
         made.module,
         examples,
         options,
         fine_tuning=tuning,
-        score=scorer(budget.eval, budget.metric, artifact.inputs, outputs) if budget else None,
-        max_drop=budget.max_drop if budget else None,
+        score=score,
         progress=job.progress,
+        **allowed,
     )
     save(pruned, folder / "state.pt")
     job.progress("measuring what pruning bought")
@@ -170,8 +175,8 @@ def _distill(
 
     made = torch_models.recall(artifact.entry)
     examples = torch_models.examples_for(made, job.shapes)
-    teacher = torch_models.call_factory(step.teacher).module
-    student = copy.deepcopy(made.module)
+    taught = torch_models.call_factory(step.teacher)
+    teacher, student = taught.module, copy.deepcopy(made.module)
     hold_zeros(student)
     how = distill.Distillation(
         distill.Response(step.temperature, step.alpha) if step.response else None,
@@ -179,6 +184,7 @@ def _distill(
         tuple(distill.Relation(*pair, step.relation_weight) for pair in step.relations.items()),
         step.training.loss,
     )
+    distill.check(student, teacher, examples, how, factory=step.teacher, own=taught.examples)
     names = [spec.name for spec in artifact.inputs]
     batches = load_batches(step.training.data, names, batch=step.training.batch, seed=step.training.seed)
     history: list[float] = []

@@ -66,6 +66,26 @@ class _Best:
     history: list[Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Limit:
+    """What the score may lose: points, or percent of the original's."""
+
+    points: float | None
+    percent: float | None
+
+    @property
+    def given(self) -> bool:
+        return self.points is not None or self.percent is not None
+
+    def passed(self, before: float, after: float) -> bool:
+        if self.percent is not None:
+            return before - after > self.percent / 100 * abs(before)
+        return self.points is not None and 100 * (before - after) > self.points
+
+    def __str__(self) -> str:
+        return f"{self.points:g} points" if self.percent is None else f"{self.percent:g} % of the score"
+
+
 def prune(
     module: Any,
     examples: tuple[Any, ...],
@@ -74,17 +94,19 @@ def prune(
     fine_tuning: FineTuning | None = None,
     score: Callable[[Any], float] | None = None,
     max_drop: float | None = None,
+    max_drop_relative: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Pruned:
     """A pruned copy of the module, in eval mode.
 
-    With `score` (module to a number, higher is better) and `max_drop` (points: 0.01 of the score) the last state within the
-    budget is kept. Raises UsageError for bad options, ConvertError where it cannot be pruned, BudgetError when even the
-    first step loses more than the budget.
+    With `score` (module to a number, higher is better) and `max_drop` (points: 0.01 of the score) or `max_drop_relative`
+    (percent of the original's score) the last state within the budget is kept. Raises UsageError for bad options,
+    ConvertError where it cannot be pruned, BudgetError when even the first step loses more than the budget.
     """
     if options.method not in METHODS:
         raise unknown_name("pruning method", options.method, METHODS)
-    if max_drop is not None and score is None:
+    limit = _Limit(max_drop, max_drop_relative)
+    if limit.given and score is None:
         raise UsageError("a budget needs a score", fix="give evaluation data", code="no-eval")
     goals = sparsities(options.sparsity, options.schedule, options.steps)
     work = copy.deepcopy(module).eval()
@@ -101,14 +123,14 @@ def prune(
         work.eval()
         found = score(work) if score is not None else None
         curve.append((share, found))
-        if found is not None and before is not None and max_drop is not None and 100 * (before - found) > max_drop:
-            stopped = f"at {share:.0%} the score fell by {100 * (before - found):.1f} points: budget {max_drop:g}"
+        if found is not None and before is not None and limit.passed(before, found):
+            stopped = f"at {share:.0%} the score fell from {before:.4g} to {found:.4g}: {limit} allowed"
             break
-        best = _kept(module, work, knife, share, copied=max_drop is not None)
+        best = _kept(module, work, knife, share, copied=limit.given)
     if best is None:
         raise BudgetError(
             f"pruning does not keep the budget: {stopped}",
-            expected=f"at most {max_drop:g} points lost",
+            expected=f"at most {limit} lost",
             fix="a lower sparsity, more and smaller steps, or more fine-tuning between them",
             code="prune-budget",
         )
