@@ -134,6 +134,8 @@ def _prune(
     bought = report(made.module, pruned.module, examples, folder)
     told: dict[str, Any] = {"method": step.method, "share": round(pruned.share, 4)}
     told["training"] = "one shot, no fine-tuning" if tuning is None else f"{len(pruned.curve)} steps, fine-tuned"
+    if pruned.attention:
+        told["heads"] = ", ".join(f"{name} {before} -> {left}" for name, (before, left) in pruned.attention.items())
     if pruned.stopped:
         told["stopped"] = pruned.stopped
     findings = _doubts(step, pruned.share)

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.contract.errors import BudgetError, UsageError, unknown_name
 from packager import torch_models
-from packager.compress.prune import structured, unstructured
+from packager.compress.prune import attention, structured, unstructured
 from packager.compress.prune.schedule import sparsities
 from packager.compress.train import Loss, Trainer
 from packager.compress.training_data import Batches
@@ -46,7 +46,8 @@ class FineTuning:
 @dataclasses.dataclass(frozen=True)
 class Pruned:
     """`module` is the pruned copy; `share` what was reached; `curve` the score after each step that was tried (None where
-    nobody scores); `stopped` says why the schedule ended early. `history` and `heads` rebuild a structured result.
+    nobody scores); `stopped` says why the schedule ended early; `attention` the heads before and after, by module.
+    `history`, `heads` and `split` rebuild a structured result.
     """
 
     module: Any
@@ -57,6 +58,8 @@ class Pruned:
     original_score: float | None = None
     history: list[Any] = dataclasses.field(default_factory=list)
     heads: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    attention: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    split: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -64,6 +67,7 @@ class _Best:
     module: Any
     share: float
     history: list[Any]
+    left: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +115,11 @@ def prune(
     goals = sparsities(options.sparsity, options.schedule, options.steps)
     work = copy.deepcopy(module).eval()
     before = score(work) if score is not None else None
+    split: list[str] = []
+    if options.method == "structured":
+        split = attention.splittable(work, options.layers, options.exclude)
+        attention.split(work, split)
+    heads = {one.name: one.heads for one in attention.find(work)}
     knife = _knife(work, examples, options, goals)
     best: _Best | None = None
     curve: list[tuple[float, float | None]] = []
@@ -134,9 +143,17 @@ def prune(
             fix="a lower sparsity, more and smaller steps, or more fine-tuning between them",
             code="prune-budget",
         )
-    heads = structured.head_counts(best.module) if options.heads else {}
     return Pruned(
-        best.module, best.share, curve, fine_tuning is not None, stopped, before, history=best.history, heads=heads
+        best.module,
+        best.share,
+        curve,
+        fine_tuning is not None,
+        stopped,
+        before,
+        history=best.history,
+        heads=structured.head_counts(best.module) if best.left else {},
+        attention={name: (heads.get(name, count), count) for name, count in best.left.items()},
+        split=tuple(split),
     )
 
 
@@ -159,17 +176,23 @@ def _knife(work: Any, examples: tuple[Any, ...], options: PruneOptions, goals: l
 def _kept(original: Any, work: Any, knife: Any, share: float, *, copied: bool) -> _Best:
     """This state, its masks made permanent; a copy when the work may go on and be thrown away."""
     if isinstance(knife, structured.Channels):
-        return _Best(copy.deepcopy(work) if copied else work, share, list(knife.history))
+        return _Best(copy.deepcopy(work) if copied else work, share, list(knife.history), dict(knife.left))
     final = copy.deepcopy(original).eval()
     final.load_state_dict(knife.permanent_state(work))
-    return _Best(final, share, [])
+    return _Best(final, share, [], {})
 
 
 def save(pruned: Pruned, path: Path) -> None:
     """Writes weights and what was removed; `load` rebuilds the module without running code of the file."""
     torch = torch_models.need_torch()
     history = [[name, bool(out), [int(index) for index in indices]] for name, out, indices in pruned.history]
-    torch.save({"state": pruned.module.state_dict(), "history": history, "heads": pruned.heads}, str(path))
+    state = {
+        "state": pruned.module.state_dict(),
+        "history": history,
+        "heads": pruned.heads,
+        "split": list(pruned.split),
+    }
+    torch.save(state, str(path))
 
 
 def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
@@ -180,6 +203,7 @@ def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
     try:
         saved = torch.load(str(path), map_location="cpu", weights_only=True)
         fresh = copy.deepcopy(module)
+        attention.split(fresh, saved["split"])
         if saved["history"]:
             structured.replay(fresh, examples, [tuple(one) for one in saved["history"]], saved["heads"])
         fresh.load_state_dict(saved["state"])
