@@ -92,8 +92,19 @@ def open_gate(wish: Wish, artifact: Artifact) -> Gate | None:
     return Gate(data, test, metric, budget, wish.allow_drop, minutes)
 
 
-def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, gate: Gate | None) -> Passed:
-    """`ready` lowered by `target`, within the budget. Raises BudgetError (exit code 6) where that cannot be had."""
+def lower(
+    target: Target,
+    original: Artifact,
+    ready: Artifact,
+    job: Lowering,
+    gate: Gate | None,
+    source: Artifact | None = None,
+) -> Passed:
+    """`ready` lowered by `target`, within the budget. `source` is what the user gave, where steps on modules (pruning,
+    training) have made another original of it: the budget holds against both.
+
+    Raises BudgetError (exit code 6) where that cannot be had.
+    """
     subject = Subject(original, ready, target, job)
     if gate is None:
         # What was prepared for the quantiser serves the counting of layers too.
@@ -111,7 +122,7 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
         if narrow.held and len(outcome.trials) > 1:
             gate = narrow  # else no sample has chosen anything, and all of them tell the accuracy
     lowered = target.lower(ready, job)
-    return _judge(subject, gate, before, lowered, job, outcome)
+    return _judge(subject, gate, before, lowered, job, outcome, source)
 
 
 def _search_set(gate: Gate, before: tuple[Score, Any]) -> tuple[Gate, tuple[Score, Any]]:
@@ -184,7 +195,13 @@ def _key(subject: Subject, gate: Gate) -> str:
 
 
 def _judge(
-    subject: Subject, gate: Gate, before: tuple[Score, Any], lowered: Artifact, job: Lowering, outcome: Outcome | None
+    subject: Subject,
+    gate: Gate,
+    before: tuple[Score, Any],
+    lowered: Artifact,
+    job: Lowering,
+    outcome: Outcome | None,
+    source: Artifact | None,
 ) -> Passed:
     candidate = subject.wrap(job.recipe, lowered)
     data, unseen = (gate.test, True) if gate.test is not None else (gate.data, False)
@@ -192,7 +209,8 @@ def _judge(
         job.progress(f"scoring both on {len(data)} samples that the search has not seen")
         before = original_score(subject.original, data, gate.metric)
     job.progress(f"scoring the {job.recipe.precision} model on {len(data)} samples")
-    after = gate.metric.measure(subject.outputs(candidate, data), data.labels, before[1])
+    outputs = subject.outputs(candidate, data)
+    after = gate.metric.measure(outputs, data.labels, before[1])
     drop = paired_drop(before[0], after)
     facts = _share(subject, lowered, job)
     facts["accuracy"] = {
@@ -217,11 +235,19 @@ def _judge(
         if not unseen and len(outcome.trials) > 1:
             text = "the accuracy stands on the samples by which the search chose: on others it may be a little lower"
             findings.append(Finding("seen-samples", INFO, text, "give samples of their own with --test"))
-    if not gate.budget.met(drop):
-        error = _missed(gate, before[0], after, drop, outcome)
+    missed = None if gate.budget.met(drop) else _missed(gate, before[0], after, drop, outcome)
+    if source is not None:
+        job.progress("scoring the source, as it was before the recipe's steps")
+        first = original_score(source, data, gate.metric)
+        after = gate.metric.measure(outputs, data.labels, first[1])
+        drop = paired_drop(first[0], after)
+        facts["accuracy"]["source"] = first[0].score
+        if missed is None and not gate.budget.met(drop):
+            missed = _steps_missed(gate, first[0], after, drop)
+    if missed is not None:
         if not gate.allow_drop:
-            raise error
-        findings.append(Finding("over-budget", WARNING, error.what, "allowed by --allow-drop"))
+            raise missed
+        findings.append(Finding("over-budget", WARNING, missed.what, "allowed by --allow-drop"))
     return Passed(lowered, job, facts, tuple(findings))
 
 
@@ -273,6 +299,17 @@ def _told(outcome: Outcome | None, job: Lowering) -> list[Finding]:
     if outcome.timed_out:
         findings.append(Finding("search-time", WARNING, "the search ended by its time", "give more --search-minutes"))
     return findings
+
+
+def _steps_missed(gate: Gate, source: Score, after: Score, drop: Drop) -> BudgetError:
+    return BudgetError(
+        f"{_short(gate.metric.name)} falls from the source's {number(source.score)} to {number(after.score)}: "
+        f"{gate.budget.told(drop)} lost, {gate.budget} allowed",
+        where="what blocks it: the recipe's steps before the conversion (prune, distill, qat)",
+        expected=f"at most {gate.budget} lost on {after.n} samples",
+        fix="a lower sparsity, more training in the step, a budget of its own for it ([steps.budget]), or --allow-drop",
+        code="max-drop",
+    )
 
 
 def _missed(gate: Gate, before: Score, after: Score, drop: Drop, outcome: Outcome | None) -> BudgetError:

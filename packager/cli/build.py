@@ -99,9 +99,22 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
     _show_accuracy(manifest.facts)
     for report in built.reports:
+        if "before" in report:
+            click.echo(f"  {report['step']}: {_weights(report['before'], report['after'])}")
         if "verdict" in report:
             click.echo(f"  {report['step']}: {report['verdict']}")
     show_findings(manifest.findings)
+
+
+def _weights(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What a step made of the weights."""
+    return (
+        f"{before['parameters']} -> {after['parameters']} parameters, "
+        f"{before['sparsity']:.0%} -> {after['sparsity']:.0%} zeros, "
+        f"{before['macs'] / 1e6:.3g} M -> {after['macs'] / 1e6:.3g} M multiply-adds, "
+        f"{mb(before['file_bytes'])} -> {mb(after['file_bytes'])}, "
+        f"compressed {mb(before['compressed_bytes'])} -> {mb(after['compressed_bytes'])}"
+    )
 
 
 def _show_accuracy(facts: dict[str, Any]) -> None:
@@ -113,6 +126,8 @@ def _show_accuracy(facts: dict[str, Any]) -> None:
         interval = told["drop_interval"]
         sure = f", 95 %: {interval[0] * per:+.2f} to {interval[1] * per:+.2f}" if interval else ""
         sure += f"; {told['budget']} allowed" if unit == "%" else ""
+        if "source" in told:
+            click.echo(f"  {told['metric']} of the source, before the recipe's steps: {number(told['source'])}")
         click.echo(
             f"  {told['metric']} {number(told['original'])} -> {number(told['bundle'])} on {told['n']} {told['samples']} "
             f"samples ({told['drop_points'] * per:+.2f} {unit} lost{sure})"

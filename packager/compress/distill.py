@@ -17,7 +17,7 @@ from typing import Any
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
 from packager.compress.prune.layers import named_module
-from packager.compress.train import Callback, Loss, Training, first_tensor, fit, named_loss, seeded
+from packager.compress.train import Callback, Loss, Training, first_tensor, fit, named_loss, seeded, weights_digest
 from packager.compress.training_data import Batches
 from packager.shapes import show
 
@@ -89,6 +89,7 @@ def distill(
             training,
             callbacks=callbacks,
             checkpoint=checkpoint,
+            run=f"{how} {weights_digest(teacher)}",
             also=list(projections.values()),
         )
 
@@ -151,7 +152,7 @@ def _taught(teacher: Any, examples: tuple[Any, ...], factory: str, own: tuple[An
     except ConvertError as error:
         if error.code != "run-failed":
             raise
-        theirs = f", its own example inputs are {_told(own)}" if own else ""
+        theirs = f"; its own example inputs are {_told(own)}" if own else ""
         raise UsageError(
             f"the teacher does not take the student's inputs: {error.what.removeprefix('the module does not run: ')}",
             where=factory or "the teacher",

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
-from agent.contract.errors import ConvertError
+from agent.contract.errors import ConvertError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import Step
 from packager import torch_models
@@ -195,7 +195,16 @@ def _distill(
             own_trainer(step.training.loop)(student, batches, loss)
     else:
         say = say_epochs(job.progress, "distilling")
-        history = distill.distill(student, teacher, examples, batches, how, _options(step.training), callbacks=[say])
+        history = distill.distill(
+            student,
+            teacher,
+            examples,
+            batches,
+            how,
+            _options(step.training),
+            callbacks=[say],
+            checkpoint=_checkpoint(step.training, job),
+        )
     save(Pruned(student, 0.0, [], fine_tuned=True), folder / "state.pt")
     told = {
         key: value for key, value in codec.encode(step).items() if key not in ("do", "training", "teacher") and value
@@ -211,6 +220,17 @@ def _options(settings: TrainingSettings) -> Any:
     return Training(**{key: getattr(settings, key) for key in keys})
 
 
+def _checkpoint(settings: TrainingSettings, job: Lowering) -> Path | None:
+    if not settings.checkpoint:
+        return None
+    path = Path(settings.checkpoint)
+    if not path.parent.is_dir():
+        raise UsageError("there is no such folder for the checkpoint", where=str(path), code="checkpoint")
+    if path.exists():
+        job.progress(f"going on from the checkpoint {path}")
+    return path
+
+
 def _training(settings: TrainingSettings, inputs: list[str], job: Lowering, what: str) -> tuple[Any, Any, Any]:
     from packager.compress.train import named_loss, own_trainer, say_epochs, trainer
 
@@ -218,7 +238,7 @@ def _training(settings: TrainingSettings, inputs: list[str], job: Lowering, what
     run = (
         own_trainer(settings.loop)
         if settings.loop
-        else trainer(_options(settings), callbacks=[say_epochs(job.progress, what)])
+        else trainer(_options(settings), [say_epochs(job.progress, what)], _checkpoint(settings, job))
     )
     return run, batches, named_loss(settings.loss)
 
@@ -233,30 +253,21 @@ def _reopened(
     findings: list[Finding],
 ) -> Artifact:
     """The step's result, read back from its files: between steps everything is a file."""
+    from packager.compress.train import weights_digest
+
     torch = torch_models.need_torch()
     torch.save(examples, str(folder / "examples.pt"))
     code = folder / "made.py"
     code.write_text(_FACTORY.format(entry=artifact.entry), encoding="utf-8")
     names = tuple(spec.name for spec in artifact.outputs)
     opened = source.open(f"{code}:made", {"shapes": job.shapes, "output_names": names})
-    done = dataclasses.replace(step, result=_weights_digest(torch_models.recall(opened.entry).module))
+    done = dataclasses.replace(step, result=weights_digest(torch_models.recall(opened.entry).module))
     return dataclasses.replace(
         opened,
         inputs=artifact.inputs,
         steps=(*artifact.steps, done),
         findings=(*artifact.findings, *findings),
     )
-
-
-def _weights_digest(module: Any) -> str:
-    """The sha256 over all weights: the step's files differ in their paths, its result does not."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def apply_fusion(artifact: Artifact, job: Lowering, golden: GoldenVectors, most_opset: int, most_ir: int) -> Applied:

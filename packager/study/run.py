@@ -136,6 +136,7 @@ def _build(
             calibration=options.calibration,
             shapes=options.shapes,
             output=folder / "study.edgepack",
+            progress=lambda text: progress(f"{candidate.label}: {text}"),
         )
         scored, unscored = None, ""
         try:

@@ -148,19 +148,18 @@ def _split_class() -> Any:
             """As torch.nn.MultiheadAttention."""
             del is_causal
             single = query.dim() == 2  # noqa: PLR2004 - without a batch
-            first = self.batch_first and not single
-            moved = [
-                one.unsqueeze(1) if single else one.transpose(0, 1) if first else one for one in (query, key, value)
-            ]
-            heads = [self._heads(layer(one)) for layer, one in zip(self._layers(), moved, strict=True)]
-            scores = heads[0] @ heads[1].transpose(-2, -1) / math.sqrt(self.head_dim)
+            first = self.batch_first or single
+            inputs = [one if first else one.transpose(0, 1) for one in (query, key, value)]
+            inputs = [one.unsqueeze(0) for one in inputs] if single else inputs
+            q, k, v = (self._heads(layer(one)) for layer, one in zip(self._layers(), inputs, strict=True))
+            scores = q @ k.transpose(-2, -1) / math.sqrt(self.head_dim)
             for mask in (_spread(attn_mask, scores), _padding(key_padding_mask)):
                 if mask is not None:
                     scores = scores.masked_fill(mask, -math.inf) if mask.dtype is torch.bool else scores + mask
             weights = nn.functional.dropout(scores.softmax(-1), self.dropout, self.training)
-            joined = (weights @ heads[2]).permute(2, 0, 1, 3)
+            joined = (weights @ v).transpose(1, 2)
             found = self.out_proj(joined.reshape(joined.shape[0], joined.shape[1], -1))
-            found = found.squeeze(1) if single else found.transpose(0, 1) if first else found
+            found = found.squeeze(0) if single else found if first else found.transpose(0, 1)
             if not need_weights:
                 return found, None
             told = weights.mean(1) if average_attn_weights else weights
@@ -170,9 +169,8 @@ def _split_class() -> Any:
             return self.q_proj, self.k_proj, self.v_proj
 
         def _heads(self, values: Any) -> Any:
-            """[length, batch, width] as [batch, heads, length, size]."""
-            shape = values.shape[0], values.shape[1], self.num_heads, self.head_dim
-            return values.reshape(shape).permute(1, 2, 0, 3)
+            """[batch, length, width] as [batch, heads, length, size]."""
+            return values.reshape(values.shape[0], values.shape[1], self.num_heads, self.head_dim).transpose(1, 2)
 
     return SplitAttention
 
