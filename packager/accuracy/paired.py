@@ -100,7 +100,7 @@ class Budget:
     def __str__(self) -> str:
         """In words; a default that depends on the metric says that it is one."""
         if self.relative is None:
-            return f"{self.points:g} points"
+            return f"{self.points:g} point{'' if self.points == 1 else 's'}"
         return f"{self.relative:g} % of the score" + (" (the default)" if self.default else "")
 
     def told(self, drop: Drop) -> str:

@@ -59,7 +59,9 @@ def _table(study: Study) -> str:
     sides = ["", *[' class="n"'] * 4, "", ""]
     heads = "".join(f"<th{side}>{escape(one)}</th>" for side, one in zip(sides, head, strict=True))
     rows = "\n".join(_row(one) for one in study.rows)
-    return scrolled(f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>", "techniques")
+    return scrolled(
+        f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>', "techniques"
+    )
 
 
 def cells(one: Compared) -> list[str]:
@@ -85,8 +87,10 @@ def _row(one: Compared) -> str:
     kind = "failed" if row.error else "worth" if one.worth else ""
     note = f"<br><small>{escape(row.note)}</small>" if row.note else ""
     size, latency, speedup, score, parity = (_in_two_lines(cell) for cell in cells(one))
-    middle = "".join(f'<td class="n">{cell}</td>' for cell in (size, latency, speedup, score))
-    ending = f'<td class="{parity.partition(" ")[0]}">{parity}</td><td class="w">{escape(_words(one))}</td>'
+    numbers = (("size", size), ("latency", latency), ("speed-up", speedup), ("score", score))
+    middle = "".join(f'<td class="n" data-name="{name}">{cell}</td>' for name, cell in numbers)
+    ending = f'<td class="{(row.parity or "none").partition(" ")[0]}" data-name="parity">{parity}</td>'
+    ending += f'<td class="w">{escape(_words(one))}</td>'
     return f'<tr class="{kind}"><td class="m">{escape(row.label)}{note}</td>{middle}{ending}</tr>'
 
 
@@ -113,13 +117,13 @@ def _chart(rows: list[Compared]) -> str:
         parts.append(
             f"<g><title>{escape(one.row.label)}: {escape(cells(one)[1])}</title>"
             f'<text x="{_LEFT - 6}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
-            f'<rect class="{"v" if one.worth else "a"}" x="{_LEFT}" y="{top + 4}" width="{wide:.1f}" height="13"/>'
+            f'<rect class="{"ok" if one.worth else "a"}" x="{_LEFT}" y="{top + 4}" width="{wide:.1f}" height="13"/>'
             f'<path class="c" d="M{low:.1f} {top + 10.5}H{high:.1f}"/>'
             f'<text class="l" x="{max(_LEFT + wide, high) + 5:.1f}" y="{top + 14}">{number(latency.p50)}</text></g>'
         )
     size = f"0 0 {_LEFT + _WIDE + 60} {len(timed) * _STEP + 4}"
     drawing = f'<svg viewBox="{size}" role="img" aria-label="Latency of each row">{"".join(parts)}</svg>'
-    marked = "; in the other colour: worth it here" if any(one.worth for one, _ in timed) else ""
+    marked = "; green: worth it here" if any(one.worth for one, _ in timed) else ""
     said = f"<figcaption>Median, and the line from lowest to highest round{marked}</figcaption>"
     return f"<h2>Latency, {timed[0][1].unit}</h2>\n<figure>{said}{drawing}</figure>"
 

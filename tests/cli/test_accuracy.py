@@ -67,7 +67,7 @@ def test_budget_that_cannot_be_met_leaves_no_bundle(edgepack, hard):
     done = edgepack(*BUILD, "--search-minutes", "0")
     assert done.status == 6
     assert "top1 falls from" in done.err
-    assert "1 points allowed" in done.err
+    assert "1 point allowed" in done.err
     assert sorted(path.name for path in hard.iterdir()) == before
 
 

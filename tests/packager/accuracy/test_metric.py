@@ -176,7 +176,7 @@ def test_points_of_an_error_and_percent_of_none_are_refused():
             budget_for(mse, None, relative, labelled=False)
         assert "cosine" in caught.value.fix
     cosine = load_metric("cosine", data())
-    assert str(budget_for(cosine, None, None, labelled=False)) == "1 points"
+    assert str(budget_for(cosine, None, None, labelled=False)) == "1 point"
 
 
 def test_a_default_of_points_gives_way_to_percent_where_the_score_is_an_error():

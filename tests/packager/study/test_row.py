@@ -39,7 +39,7 @@ def test_faster_within_the_budget_is():
 
 
 def test_out_of_the_budget_and_wrong_outputs_are_not():
-    assert verdict(row("INT8", 260, 0.5, drop=3.0)).verdict.endswith("out of the budget of 1 points")
+    assert verdict(row("INT8", 260, 0.5, drop=3.0)).verdict.endswith("out of the budget of 1 point")
     assert verdict(row("INT8", 260, 0.5, parity="fail")).verdict.endswith("not to be used")
 
 
