@@ -54,7 +54,10 @@ Scorer = Callable[[Budget, Sequence[Any], Sequence[str]], Any]
 def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer: Scorer) -> Applied:
     """The prune and distill steps of the recipe, in order. Raises ConvertError for a source that cannot take them."""
     reports = []
-    for index, step in enumerate(of_kind(job.recipe.steps, "prune", "distill")):
+    steps = of_kind(job.recipe.steps, "prune", "distill")
+    if artifact.format == "torch":
+        _look_ahead(artifact, steps, job, scorer)
+    for index, step in enumerate(steps):
         folder = job.workdir / f"step-{index}-{step.do}"
         folder.mkdir()
         if artifact.format == "onnx" and isinstance(step, PruneStep):
@@ -67,6 +70,40 @@ def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer
                 artifact, report = _distill(source, artifact, step, job, folder)
         reports.append({"step": step.do, **report})
     return Applied(artifact, tuple(reports))
+
+
+def _look_ahead(artifact: Artifact, steps: Sequence[Any], job: Lowering, scorer: Scorer) -> None:
+    """What every step names is looked up and tried, and the data give a batch: a fault in the last step is told before the
+    first has trained for hours. Raises UsageError.
+    """
+    from packager.compress import distill
+    from packager.compress.prune.layers import prunable
+    from packager.compress.train import named_loss, own_trainer
+
+    made = torch_models.recall(artifact.entry)
+    names = [spec.name for spec in artifact.inputs]
+    tried: set[tuple[str, int]] = set()
+    for step in steps:
+        training = step.training
+        if training is not None:
+            _checkpoint(training, job, quiet=True)
+            named_loss(training.loss)
+            if training.loop:
+                own_trainer(training.loop)
+            if (training.data, training.batch) not in tried:
+                tried.add((training.data, training.batch))
+                rows = load_batches(training.data, names, batch=training.batch, seed=training.seed)(1)
+                if next(iter(rows), None) is None:
+                    raise UsageError("the training data is empty", where=training.data, code="empty")
+        if isinstance(step, DistillStep):
+            taught = torch_models.call_factory(step.teacher)
+            examples = torch_models.examples_for(made, job.shapes)
+            how = _distillation(step)
+            distill.check(made.module, taught.module, examples, how, factory=step.teacher, own=taught.examples)
+        else:
+            prunable(made.module, step.layers, step.exclude)
+            if step.budget is not None:
+                scorer(step.budget, artifact.inputs, [spec.name for spec in artifact.outputs])
 
 
 def _needs_module(artifact: Artifact, what: str) -> None:
@@ -180,12 +217,7 @@ def _distill(
     taught = torch_models.call_factory(step.teacher)
     teacher, student = taught.module, copy.deepcopy(made.module)
     hold_zeros(student)
-    how = distill.Distillation(
-        distill.Response(step.temperature, step.alpha) if step.response else None,
-        tuple(distill.Feature(*pair, step.feature_weight) for pair in step.features.items()),
-        tuple(distill.Relation(*pair, step.relation_weight) for pair in step.relations.items()),
-        step.training.loss,
-    )
+    how = _distillation(step)
     distill.check(student, teacher, examples, how, factory=step.teacher, own=taught.examples)
     names = [spec.name for spec in artifact.inputs]
     batches = load_batches(step.training.data, names, batch=step.training.batch, seed=step.training.seed)
@@ -213,6 +245,17 @@ def _distill(
     return after, {**told, "losses": history}
 
 
+def _distillation(step: DistillStep) -> Any:
+    from packager.compress import distill
+
+    return distill.Distillation(
+        distill.Response(step.temperature, step.alpha) if step.response else None,
+        tuple(distill.Feature(*pair, step.feature_weight) for pair in step.features.items()),
+        tuple(distill.Relation(*pair, step.relation_weight) for pair in step.relations.items()),
+        step.training.loss,
+    )
+
+
 def _options(settings: TrainingSettings) -> Any:
     from packager.compress.train import Training
 
@@ -220,13 +263,13 @@ def _options(settings: TrainingSettings) -> Any:
     return Training(**{key: getattr(settings, key) for key in keys})
 
 
-def _checkpoint(settings: TrainingSettings, job: Lowering) -> Path | None:
+def _checkpoint(settings: TrainingSettings, job: Lowering, *, quiet: bool = False) -> Path | None:
     if not settings.checkpoint:
         return None
     path = Path(settings.checkpoint)
     if not path.parent.is_dir():
         raise UsageError("there is no such folder for the checkpoint", where=str(path), code="checkpoint")
-    if path.exists():
+    if path.exists() and not quiet:
         job.progress(f"going on from the checkpoint {path}")
     return path
 
