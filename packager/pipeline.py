@@ -234,7 +234,8 @@ def _execute(prepared: Prepared) -> Built:
         lowered, reports = fused.artifact, (*reports, *fused.reports)
         job = dataclasses.replace(job, shapes={})  # they stand in the graph now
     job.progress(f"lowering to {target.title}")
-    passed = lower(target, artifact, lowered, job, prepared.gate)
+    changed = artifact.digest != prepared.artifact.digest
+    passed = lower(target, artifact, lowered, job, prepared.gate, prepared.artifact if changed else None)
     lowered, job, prepared = passed.artifact, passed.job, dataclasses.replace(prepared, job=passed.job)
     if isinstance(target, FitsGolden):
         golden = target.fit_golden(artifact, lowered, golden)

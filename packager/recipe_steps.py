@@ -24,8 +24,9 @@ from agent.contract.errors import ContractError, nearest
 
 @dataclasses.dataclass(frozen=True)
 class TrainingSettings:
-    """`data` is file.py:function or an .npz; `loop` one's own training loop (file.py:function); paths as on the command
-    line. `device` is cpu, cuda or auto.
+    """`data` is file.py:function or an .npz; `loop` one's own training loop (file.py:function), which decides epochs,
+    optimizer and the rest by itself; paths as on the command line. `device` is cpu, cuda or auto. `checkpoint` is a file that
+    keeps the state after each epoch: a build that was stopped goes on from there.
     """
 
     data: str
@@ -37,15 +38,19 @@ class TrainingSettings:
     seed: int = 0
     device: str = "cpu"
     loop: str = ""
+    checkpoint: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """What a step may cost: `max_drop` points of `metric` on the samples of `eval`."""
+    """What a step may cost on the samples of `eval`: `max_drop` points (1.0), or `max_drop_relative` percent of the score.
+    An empty `metric` is top1 with class labels, agreement without labels.
+    """
 
     eval: str
-    max_drop: float = 1.0
-    metric: str = "top1"
+    max_drop: Optional[float] = None  # noqa: UP045
+    max_drop_relative: Optional[float] = None  # noqa: UP045
+    metric: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,7 +189,7 @@ def expand(data: Mapping[str, Any], source: str) -> dict[str, Any]:
     return {**flat, "steps": [codec.encode(step) for step in steps]}
 
 
-_PATHS = ("qat", "train", "data", "loop", "eval", "metric", "teacher")
+_PATHS = ("qat", "train", "data", "loop", "eval", "metric", "teacher", "checkpoint")
 
 
 def without_folders(recipe: Any) -> Any:
@@ -225,6 +230,15 @@ def _check(step: Any, where: str, source: str) -> None:
             f"{where}.exporter: unknown value {step.exporter!r}",
             where=source,
             expected=f"one of: {known}",
+            code="value",
+        )
+    training = getattr(step, "training", None)
+    if training is not None and training.loop and training.checkpoint:
+        raise ContractError(
+            f"{where}.training: a checkpoint of one's own loop",
+            where=source,
+            expected="either of the two: checkpoints are written by edgepack's loop",
+            fix="let your loop keep its own, or leave `loop` out",
             code="value",
         )
     if isinstance(step, PruneStep):

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from agent.contract.errors import ConvertError, UsageError, nearest
 from packager import registry
 from packager.accuracy.dataset import EvalSet, load_eval
-from packager.accuracy.metric import load_metric
-from packager.accuracy.paired import paired_drop
+from packager.accuracy.metric import Metric, load_metric
+from packager.accuracy.paired import POINT, paired_drop
 from packager.accuracy.sensitivity import Sensitivity, measure_layer, worst_band
 from packager.accuracy.subject import Subject, decibels, original_score
 from packager.calibration import load_calibration
@@ -32,12 +32,16 @@ DROP_SAMPLES = 256
 
 @dataclasses.dataclass(frozen=True)
 class Analysis:
-    """`layers` worst first; `whole` the model with everything in INT8. `metric` is empty without an evaluation set."""
+    """`layers` worst first; `whole` the model with everything in INT8. `metric` is empty without an evaluation set.
+
+    Drops are in `unit`: "points", or for an error (mse) "score", as it is: a point is 0.01 of what lies between 0 and 1.
+    """
 
     layers: list[Sensitivity]
     whole: dict[str, Any]
     metric: str
     n: int
+    unit: str = "points"
 
     def document(self) -> dict[str, Any]:
         """What `edgepack analyze --json` prints."""
@@ -46,6 +50,7 @@ class Analysis:
             "whole": self.whole,
             "metric": self.metric or None,
             "n": self.n,
+            "drop_unit": self.unit,
         }
 
 
@@ -78,10 +83,12 @@ def analyze(
         progress("listing the layers")
         layers = tuned.layers(subject.ready, job)
         chosen = _chosen(layers, only)
-        drop, told, n = None, "", 0
+        drop, told, n, unit = None, "", 0, "points"
         if data is not None:
             samples = load_eval(data, subject.original.inputs)
-            drop, told, n = _scorer(subject, samples, metric)
+            scale = load_metric(metric, samples)
+            drop, n = _scorer(subject, samples, scale)
+            told, unit = scale.name, "points" if scale.bounded else "score"
         progress("quantising everything")
         lowered = subject.lower(job.recipe)
         noise, bands = subject.noise(lowered)
@@ -97,7 +104,7 @@ def analyze(
         for index, layer in enumerate(chosen, 1):
             progress(f"layer {index} of {len(chosen)}: {layer.name}")
             rows.append(measure_layer(subject, job.recipe, layer, layers, drop))
-        return Analysis(sorted(rows, key=lambda one: -one.noise), whole, told, n)
+        return Analysis(sorted(rows, key=lambda one: -one.noise), whole, told, n, unit)
 
 
 def _subject(
@@ -151,18 +158,18 @@ def _chosen(layers: list[Layer], only: tuple[str, ...]) -> list[Layer]:
     return [one for one in layers if not only or one.name in only]
 
 
-def _scorer(subject: Subject, samples: EvalSet, metric: str | None) -> tuple[Callable[[Any], float], str, int]:
-    """A function that tells the points a candidate loses; on some of the samples where the metric is their mean."""
-    chosen = load_metric(metric, samples)
-    before, reference = original_score(subject.original, samples, chosen)
+def _scorer(subject: Subject, samples: EvalSet, scale: Metric) -> tuple[Callable[[Any], float], int]:
+    """A function that tells what a candidate loses; on some of the samples where the metric is their mean."""
+    before, reference = original_score(subject.original, samples, scale)
     if before.rows is not None and len(samples) > DROP_SAMPLES:
         picks = [index * len(samples) // DROP_SAMPLES for index in range(DROP_SAMPLES)]
         samples = samples.part(picks)
         reference = {name: value[picks] for name, value in reference.items()}
-        before = chosen.measure(reference, samples.labels, reference)
+        before = scale.measure(reference, samples.labels, reference)
 
     def drop(lowered: Any) -> float:
-        after = chosen.measure(subject.outputs(lowered, samples), samples.labels, reference)
-        return paired_drop(before, after).points
+        after = scale.measure(subject.outputs(lowered, samples), samples.labels, reference)
+        points = paired_drop(before, after).points
+        return points if scale.bounded else points * POINT
 
-    return drop, chosen.name, len(samples)
+    return drop, len(samples)

@@ -12,8 +12,8 @@ from agent.contract.errors import BudgetError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.accuracy.dataset import EvalSet, load_eval
 from packager.accuracy.evaluate import EXACT
-from packager.accuracy.metric import Metric, Score, load_metric
-from packager.accuracy.paired import Budget, Drop, make_budget, paired_drop
+from packager.accuracy.metric import Metric, Score, load_metric, number
+from packager.accuracy.paired import Budget, Drop, budget_for, paired_drop, settled
 from packager.accuracy.search import Search
 from packager.accuracy.subject import Subject, decibels, folder_for, original_score
 from packager.accuracy.trials import Memory, Outcome
@@ -87,12 +87,24 @@ def open_gate(wish: Wish, artifact: Artifact) -> Gate | None:
     test = load_eval(wish.test, artifact.inputs) if wish.test else None
     if test is not None and (test.labels is None) != (data.labels is None):
         raise UsageError("--eval and --test must both have labels, or neither", where=test.where, code="no-labels")
-    budget = make_budget(wish.max_drop, wish.max_drop_relative)
-    return Gate(data, test, load_metric(wish.metric, data), budget, wish.allow_drop, minutes)
+    metric = load_metric(wish.metric, data)
+    budget = budget_for(metric, wish.max_drop, wish.max_drop_relative, labelled=data.labels is not None)
+    return Gate(data, test, metric, budget, wish.allow_drop, minutes)
 
 
-def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, gate: Gate | None) -> Passed:
-    """`ready` lowered by `target`, within the budget. Raises BudgetError (exit code 6) where that cannot be had."""
+def lower(
+    target: Target,
+    original: Artifact,
+    ready: Artifact,
+    job: Lowering,
+    gate: Gate | None,
+    source: Artifact | None = None,
+) -> Passed:
+    """`ready` lowered by `target`, within the budget. `source` is what the user gave, where steps on modules (pruning,
+    training) have made another original of it: the budget holds against both.
+
+    Raises BudgetError (exit code 6) where that cannot be had.
+    """
     subject = Subject(original, ready, target, job)
     if gate is None:
         # What was prepared for the quantiser serves the counting of layers too.
@@ -101,6 +113,7 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
         return Passed(lowered, job, _share(subject, lowered, job), ())
     job.progress(f"scoring the original on {len(gate.data)} samples")
     before = original_score(original, gate.data, gate.metric)
+    gate = dataclasses.replace(gate, budget=settled(gate.budget, gate.metric, before[0]))
     searched = isinstance(target, Tunable) and job.recipe.needs_calibration and not ready.quantized and gate.minutes > 0
     outcome = None
     if searched:
@@ -109,7 +122,7 @@ def lower(target: Target, original: Artifact, ready: Artifact, job: Lowering, ga
         if narrow.held and len(outcome.trials) > 1:
             gate = narrow  # else no sample has chosen anything, and all of them tell the accuracy
     lowered = target.lower(ready, job)
-    return _judge(subject, gate, before, lowered, job, outcome)
+    return _judge(subject, gate, before, lowered, job, outcome, source)
 
 
 def _search_set(gate: Gate, before: tuple[Score, Any]) -> tuple[Gate, tuple[Score, Any]]:
@@ -182,7 +195,13 @@ def _key(subject: Subject, gate: Gate) -> str:
 
 
 def _judge(
-    subject: Subject, gate: Gate, before: tuple[Score, Any], lowered: Artifact, job: Lowering, outcome: Outcome | None
+    subject: Subject,
+    gate: Gate,
+    before: tuple[Score, Any],
+    lowered: Artifact,
+    job: Lowering,
+    outcome: Outcome | None,
+    source: Artifact | None,
 ) -> Passed:
     candidate = subject.wrap(job.recipe, lowered)
     data, unseen = (gate.test, True) if gate.test is not None else (gate.data, False)
@@ -190,7 +209,8 @@ def _judge(
         job.progress(f"scoring both on {len(data)} samples that the search has not seen")
         before = original_score(subject.original, data, gate.metric)
     job.progress(f"scoring the {job.recipe.precision} model on {len(data)} samples")
-    after = gate.metric.measure(subject.outputs(candidate, data), data.labels, before[1])
+    outputs = subject.outputs(candidate, data)
+    after = gate.metric.measure(outputs, data.labels, before[1])
     drop = paired_drop(before[0], after)
     facts = _share(subject, lowered, job)
     facts["accuracy"] = {
@@ -200,6 +220,8 @@ def _judge(
         "n": after.n,
         "drop_points": drop.points,
         "drop_interval": None if drop.interval is None else list(drop.interval),
+        "drop_percent": drop.relative,
+        "budget": str(gate.budget),
         "samples": "held-out" if gate.held else "test" if unseen else "eval",
     }
     findings = [*_told(outcome, job), *after.findings()]
@@ -213,11 +235,19 @@ def _judge(
         if not unseen and len(outcome.trials) > 1:
             text = "the accuracy stands on the samples by which the search chose: on others it may be a little lower"
             findings.append(Finding("seen-samples", INFO, text, "give samples of their own with --test"))
-    if not gate.budget.met(drop):
-        error = _missed(gate, before[0], after, drop, outcome)
+    missed = None if gate.budget.met(drop) else _missed(gate, before[0], after, drop, outcome)
+    if source is not None:
+        job.progress("scoring the source, as it was before the recipe's steps")
+        first = original_score(source, data, gate.metric)
+        after = gate.metric.measure(outputs, data.labels, first[1])
+        drop = paired_drop(first[0], after)
+        facts["accuracy"]["source"] = first[0].score
+        if missed is None and not gate.budget.met(drop):
+            missed = _steps_missed(gate, first[0], after, drop)
+    if missed is not None:
         if not gate.allow_drop:
-            raise error
-        findings.append(Finding("over-budget", WARNING, error.what, "allowed by --allow-drop"))
+            raise missed
+        findings.append(Finding("over-budget", WARNING, missed.what, "allowed by --allow-drop"))
     return Passed(lowered, job, facts, tuple(findings))
 
 
@@ -271,6 +301,17 @@ def _told(outcome: Outcome | None, job: Lowering) -> list[Finding]:
     return findings
 
 
+def _steps_missed(gate: Gate, source: Score, after: Score, drop: Drop) -> BudgetError:
+    return BudgetError(
+        f"{_short(gate.metric.name)} falls from the source's {number(source.score)} to {number(after.score)}: "
+        f"{gate.budget.told(drop)} lost, {gate.budget} allowed",
+        where="what blocks it: the recipe's steps before the conversion (prune, distill, qat)",
+        expected=f"at most {gate.budget} lost on {after.n} samples",
+        fix="a lower sparsity, more training in the step, a budget of its own for it ([steps.budget]), or --allow-drop",
+        code="max-drop",
+    )
+
+
 def _missed(gate: Gate, before: Score, after: Score, drop: Drop, outcome: Outcome | None) -> BudgetError:
     blocks: Sequence[str] = ()
     fix = "take --recipe fp16, train with quantisation in a recipe with qat, or --allow-drop"
@@ -281,7 +322,8 @@ def _missed(gate: Gate, before: Score, after: Score, drop: Drop, outcome: Outcom
             fix = "give more --search-minutes (it goes on where it stopped), or " + fix
     tried = f"; best of {len(outcome.trials)} candidates" if outcome is not None else ""
     return BudgetError(
-        f"{_short(gate.metric.name)} falls from {before.score:.4f} to {after.score:.4f}: {drop} lost, "
+        f"{_short(gate.metric.name)} falls from {number(before.score)} to {number(after.score)}: "
+        f"{gate.budget.told(drop)} lost, "
         f"{gate.budget} allowed{tried}",
         where="what blocks it: " + ("; ".join(blocks) if blocks else "not searched") if outcome is not None else "",
         expected=f"at most {gate.budget} lost on {after.n} samples",

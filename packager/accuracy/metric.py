@@ -64,13 +64,15 @@ class Score:
 class Metric:
     """`rows` gives each sample's score, for metrics that are a mean of them; `whole` is the user's function of all.
 
-    `needs` is "labels", "original" (the outputs of the original model) or "either".
+    `needs` is "labels", "original" (the outputs of the original model) or "either". `bounded`: at most 1, so that a point of
+    0.01 says something; an error is not.
     """
 
     name: str
     needs: str = "labels"
     rows: Callable[[Outputs, Any], Array] | None = None
     whole: Callable[[Outputs, Any], Any] | None = None
+    bounded: bool = True
 
     def measure(self, outputs: Outputs, labels: Array | None, original: Outputs | None = None) -> Score:
         """The score of these outputs. Raises UsageError for a metric that gives none, ConvertError for outputs of NaN."""
@@ -145,6 +147,11 @@ class Metric:
         if not math.isfinite(number):
             raise _bad(self.name, f"returned {number}")
         return number
+
+
+def number(score: float) -> str:
+    """Four digits after the point; of scores below 0.1 or above 10 four digits that count."""
+    return f"{score:.4f}" if score == 0 or 0.1 <= abs(score) < 10 else f"{score:.4g}"  # noqa: PLR2004
 
 
 def load_metric(name: str | None, data: EvalSet) -> Metric:
@@ -305,7 +312,7 @@ def _agreement(outputs: Outputs, truth: Any) -> Array:
 _BUILT = {
     "top1": Metric("top1", "labels", _top1),
     "top5": Metric("top5", "labels", _top5),
-    "mse": Metric("mse", "either", _mse),
+    "mse": Metric("mse", "either", _mse, bounded=False),
     "cosine": Metric("cosine", "either", _cosine),
     "agreement": Metric("agreement", "original", _agreement),
 }

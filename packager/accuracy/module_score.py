@@ -2,33 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from packager import torch_models
 from packager.accuracy.dataset import EvalSet, load_eval
-from packager.accuracy.metric import load_metric
+from packager.accuracy.metric import Metric, load_metric
+from packager.accuracy.paired import Budget, budget_for, settled
 
 if TYPE_CHECKING:
     from agent.contract.manifest import TensorSpec
+    from packager.recipe_steps import Budget as StepBudget
 
 _BATCH = 64
 
 
-def module_scorer(
-    data: str, metric: str, inputs: Sequence[TensorSpec], outputs: Sequence[str]
-) -> Callable[[Any], float]:
-    """A function from module to score; `agreement` is with the first module that it is given. Raises UsageError."""
-    samples = load_eval(data, inputs)
-    chosen = load_metric(metric, samples)
-    first: list[dict[str, Any]] = []
+@dataclasses.dataclass
+class ModuleScore:
+    """Scores modules one after another; `agreement` is with the first that it is given, the original, whose score settles
+    the budget.
+    """
 
-    def score(module: Any) -> float:
-        found = run(module, samples, [spec.name for spec in inputs], outputs)
-        first.extend([] if first else [found])
-        return chosen.measure(found, samples.labels, first[0]).score
+    samples: EvalSet
+    metric: Metric
+    budget: Budget
+    inputs: Sequence[str]
+    outputs: Sequence[str]
+    _original: dict[str, Any] | None = None
 
-    return score
+    def __call__(self, module: Any) -> float:
+        """The module's score. Raises UsageError where the first scores 0 and the budget is a percentage."""
+        found = run(module, self.samples, self.inputs, self.outputs)
+        reference = found if self._original is None else self._original
+        score = self.metric.measure(found, self.samples.labels, reference)
+        if self._original is None:
+            self._original = found
+            self.budget = settled(self.budget, self.metric, score)
+        return score.score
+
+
+def module_scorer(budget: StepBudget, inputs: Sequence[TensorSpec], outputs: Sequence[str]) -> ModuleScore:
+    """What scores modules by a recipe step's budget. Raises UsageError."""
+    samples = load_eval(budget.eval, inputs)
+    chosen = load_metric(budget.metric, samples)
+    allowed = budget_for(chosen, budget.max_drop, budget.max_drop_relative, labelled=samples.labels is not None)
+    return ModuleScore(samples, chosen, allowed, [spec.name for spec in inputs], outputs)
 
 
 def run(module: Any, samples: EvalSet, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from packager.accuracy.evaluate import (
     original_specs,
     run_lowered,
 )
-from packager.accuracy.metric import Metric, Score, load_metric
+from packager.accuracy.metric import Metric, Score, load_metric, number
 from packager.device.answers import part
 from packager.device.inventory import MCU
 from packager.device.session import new_job
@@ -164,9 +164,12 @@ def _scored(score: Score) -> Scored:
 
 
 def difference(accuracy: Accuracy) -> str:
-    """What the device's score says beside the host's, in points (0.01 of a score)."""
-    told = f"{accuracy.metric} {accuracy.device.score:.4f} on the device's kernels"
+    """What the device's score says beside the host's, in points (0.01 of a score), or in percent of what is no such score."""
+    device = accuracy.device.score
+    told = f"{accuracy.metric} {number(device)} on the device's kernels"
     if accuracy.host is None:
         return told
-    points = 100 * (accuracy.device.score - accuracy.host.score)
-    return f"{told}, {accuracy.host.score:.4f} on the host's ({points:+.2f} points), {accuracy.samples} samples"
+    host = accuracy.host.score
+    size, unit = (1.0, "points") if 0 <= host <= 1 else (abs(host), "%")
+    apart = f"{100 * (device - host) / size:+.2f} {unit}"
+    return f"{told}, {number(host)} on the host's ({apart}), {accuracy.samples} samples"

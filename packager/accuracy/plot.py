@@ -1,47 +1,78 @@
-"""The analysis as one page: a bar for each layer, in SVG, with nothing loaded from anywhere."""
+"""The analysis as one page: a row and a bar for each layer, worst first, with nothing loaded from anywhere."""
 
 from __future__ import annotations
 
-import html
+from html import escape
 from typing import Any
 
-_ROW, _LEFT, _WIDE = 18, 330, 520
+from packager.page_frame import frame, scrolled
+
 _BEST = 70.0  # dB at which a bar ends
-_STYLE = (
-    "body{font:14px system-ui,sans-serif;margin:2em;max-width:64em}text{font:12px system-ui,sans-serif}"
-    ".bad{fill:#c0392b}.fair{fill:#e0a030}.good{fill:#4a90a4}table{border-collapse:collapse}td,th{padding:2px 10px}"
-)
 _BAD, _FAIR = 25.0, 40.0  # dB
 
 
 def page(model: str, document: dict[str, Any]) -> str:
-    """The HTML of an analysis document, worst layers first: the longer the bar, the more noise that layer makes alone."""
+    """The HTML of an analysis document: the longer the bar, the more noise that layer makes alone."""
     layers, whole = document["layers"], document["whole"]
-    bars = "".join(_bar(index, row) for index, row in enumerate(layers))
-    height = _ROW * len(layers) + 10
-    drop = "" if whole["drop"] is None else f"{whole['drop']:+.2f} points of {html.escape(document['metric'])} lost, "
-    title = html.escape(f"Where INT8 loses: {model}")
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-        f"<h1>{title}</h1><p>Everything in INT8: {drop}{whole['sqnr_db']} dB of signal over noise in the outputs; "
-        f"the worst output band is {html.escape(whole['worst_band'])} with {whole['worst_band_sqnr_db']} dB.</p>"
-        f"<p>Each bar: one layer in INT8, all others in float. The longer, the more noise in the outputs.</p>"
-        f'<svg width="{_LEFT + _WIDE + 240}" height="{height}" role="img" aria-label="{title}">{bars}</svg></html>\n'
+    title = f"Where INT8 loses: {model}"
+    scored = whole["drop"] is not None
+    head = ["layer", "operator", "noise it makes alone", "dB", *([unit_words(document)] if scored else [])]
+    head += ["worst output band", "dB", "M multiply-adds", "weights"]
+    numbers = {"dB", unit_words(document), "M multiply-adds", "weights"}
+    heads = "".join(f'<th class="n">{one}</th>' if one in numbers else f"<th>{one}</th>" for one in head)
+    rows = "\n".join(_row(row, document) for row in layers)
+    table = f"<table><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>"
+    return frame(
+        title,
+        f"<h1>{escape(title)}</h1>\n{_whole(document)}\n"
+        '<p class="soft">Each row: that layer in INT8, all others in float. The longer the bar, the more noise it makes; '
+        "dB: signal over noise, more is better. The worst output band stands apart: a whole tensor hides a dead one.</p>\n"
+        f'<p class="key"><span><i class="bad"></i>below {_BAD:g} dB</span><span><i class="fair"></i>below {_FAIR:g} dB</span>'
+        f"<span><i></i>{_FAIR:g} dB and more</span></p>\n{scrolled(table, 'layers, worst first')}",
     )
 
 
-def _bar(index: int, row: dict[str, Any]) -> str:
-    y, sqnr = _ROW * index + 4, row["sqnr_db"]
-    length = _WIDE if sqnr is None else max(2, int(_WIDE * (1 - min(max(sqnr, 0.0), _BEST) / _BEST)))
-    kind = "bad" if sqnr is None or sqnr < _BAD else "fair" if sqnr < _FAIR else "good"
-    said = "cannot be quantised" if sqnr is None else f"{sqnr} dB"
-    said += "" if row["drop"] is None else f", {row['drop']:+.2f} points"
-    said += f", {row['macs'] / 1e6:.2f} M multiply-adds"
-    name = row["name"] if len(row["name"]) <= 48 else f"...{row['name'][-45:]}"  # noqa: PLR2004 - what fits
-    band = f"worst band {row['worst_band']}: {row['worst_band_sqnr_db']} dB" if row["worst_band"] else ""
+def unit_words(document: dict[str, Any]) -> str:
+    """What the drops of a document count."""
+    return "points lost" if document["drop_unit"] == "points" else f"{document['metric']} lost"
+
+
+def drop_words(value: float, document: dict[str, Any]) -> str:
+    """A drop in its unit."""
+    return f"{value:+.2f}" if document["drop_unit"] == "points" else f"{value:+.3g}"
+
+
+def _whole(document: dict[str, Any]) -> str:
+    whole, lost = document["whole"], ""
+    if whole["drop"] is not None:
+        unit = f"points of {document['metric']}" if document["drop_unit"] == "points" else f"of {document['metric']}"
+        lost = f"<b>{drop_words(whole['drop'], document)}</b> {escape(unit)} lost on {document['n']} samples, "
+    share = whole["int8_share"]
     return (
-        f"<g><title>{html.escape(row['name'])} ({html.escape(row['operator'])}) {html.escape(band)}</title>"
-        f'<text x="{_LEFT - 8}" y="{y + 11}" text-anchor="end">{html.escape(name)}</text>'
-        f'<rect class="{kind}" x="{_LEFT}" y="{y}" width="{length}" height="{_ROW - 5}"/>'
-        f'<text x="{_LEFT + length + 6}" y="{y + 11}">{html.escape(said)}</text></g>'
+        f'<p class="advice">Everything in INT8: {lost}<b>{whole["sqnr_db"]:.1f} dB</b> of signal over noise in the outputs, '
+        f"the worst output band {escape(whole['worst_band'])} {whole['worst_band_sqnr_db']:.1f} dB; "
+        f"{share['macs']:.1%} of the multiply-adds and {share['weights']:.1%} of the weights are INT8.</p>"
     )
+
+
+def _row(row: dict[str, Any], document: dict[str, Any]) -> str:
+    sqnr = row["sqnr_db"]
+    length = 100.0 if sqnr is None else max(0.5, 100 * (1 - min(max(sqnr, 0.0), _BEST) / _BEST))
+    kind = "bad" if sqnr is None or sqnr < _BAD else "fair" if sqnr < _FAIR else ""
+    bar = f'<i class="{kind}" style="width:{length:.1f}%"></i>'
+    if row["broken"]:
+        bar = f"<small>cannot be quantised alone: {escape(row['broken'])}</small>"
+    cells = [
+        f'<td class="w">{escape(row["name"])}</td><td>{escape(row["operator"])}</td><td class="bar">{bar}</td>',
+        _number("" if sqnr is None else f"{sqnr:.1f}"),
+    ]
+    if document["whole"]["drop"] is not None:
+        cells.append(_number("" if row["drop"] is None else drop_words(row["drop"], document)))
+    band = row["worst_band_sqnr_db"]
+    cells.append(f"<td>{escape(row['worst_band'])}</td>{_number('' if band is None else f'{band:.1f}')}")
+    cells.append(_number(f"{row['macs'] / 1e6:.3f}") + _number(f"{row['weights']:,}".replace(",", " ")))
+    return f"<tr>{''.join(cells)}</tr>"
+
+
+def _number(text: str) -> str:
+    return f'<td class="n">{text or "-"}</td>'

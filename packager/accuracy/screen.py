@@ -71,9 +71,7 @@ class Screen:
         if drop.interval is None or (drop.relative is None and self._budget.relative is not None):
             return False
         low = drop.interval[0]
-        relative = drop.relative * low / drop.points if drop.relative is not None and drop.points else None
-        if relative is None and self._budget.relative is not None:
-            return False  # nothing lost
+        relative = None if drop.percent_per_point is None else drop.percent_per_point * low
         return self._budget.spent(dataclasses.replace(drop, points=low, relative=relative)) > 1
 
     def _joined(self, begun: dict[str, Array], others: dict[str, Array]) -> dict[str, Array]:

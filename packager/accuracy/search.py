@@ -188,7 +188,9 @@ class Search:
         trial = Trial(words, recipe, score, drop, spent, risk, share, why)
         self.trials.append(trial)
         on = f" on {score.n} samples" if score is not None and score.n < len(self.data) else ""
-        lost = why or f"{drop} lost{on}, {share.macs:.1%} of the multiply-adds in INT8"
+        lost = (
+            why if drop is None else f"{self.budget.told(drop)} lost{on}, {share.macs:.1%} of the multiply-adds in INT8"
+        )
         self.progress(f"{words}: {lost}")
         return trial
 

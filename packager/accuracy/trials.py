@@ -46,7 +46,9 @@ class Trial:
         told: dict[str, Any] = {"step": self.words, "int8_share": self.share.document()}
         if self.score is None or self.drop is None:
             return {**told, "failed": self.why}
-        return {**told, "score": round(self.score.score, 6), "drop_points": round(self.drop.points, 4)}
+        percent = None if self.drop.relative is None else round(self.drop.relative, 4)
+        score = {"score": round(self.score.score, 6), "drop_points": round(self.drop.points, 4)}
+        return {**told, **score, "drop_percent": percent}
 
 
 @dataclasses.dataclass(frozen=True)

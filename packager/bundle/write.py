@@ -58,10 +58,10 @@ def npy_bytes(array: np.ndarray[Any, Any]) -> bytes:
 
 
 def check_writable(target: Path) -> None:
-    """Raises UsageError when a bundle could not be written there: better before the work than after it."""
+    """Raises UsageError when a file could not be written there: better before the work than after it."""
     folder = next(parent for parent in target.absolute().parents if parent.exists())
     if target.is_dir():
-        what = "the bundle's place is a folder"
+        what = "that is a folder"
     elif not folder.is_dir():
         what = f"{folder} is no folder"
     elif not os.access(folder, os.W_OK | os.X_OK):

@@ -48,10 +48,15 @@ def command(
     The signal over the noise in the outputs comes from calibration samples, the points lost from the evaluation set (256 of
     its samples where the metric is a mean over samples). The worst output band is told apart: a whole tensor hides a dead one.
     """
+    from packager import page_frame
     from packager.accuracy.analyze import analyze
+    from packager.accuracy.plot import drop_words, page, unit_words
+    from packager.bundle.write import check_writable
     from packager.demo import host_profile
     from packager.shapes import parse_shapes
 
+    if output is not None:
+        check_writable(output)
     with progress() as say:
         found = analyze(
             model,
@@ -67,12 +72,13 @@ def command(
         )
     document = found.document()
     if output is not None:
-        _write(output, model, document)
+        page_frame.write(output, page(Path(model).name, document))
     if as_json:
         print_json(document)
         return
-    whole = document["whole"]
-    lost = "" if whole["drop"] is None else f"{whole['drop']:+.2f} points of {document['metric']} lost, "
+    whole, unit = document["whole"], unit_words(document)
+    of = f" of {document['metric']}" if unit.startswith("points") else ""
+    lost = "" if whole["drop"] is None else f"{drop_words(whole['drop'], document)} {unit.replace(' lost', of)} lost, "
     click.echo(
         f"everything in INT8: {lost}{whole['sqnr_db']} dB; "
         f"worst output band {whole['worst_band']}: {whole['worst_band_sqnr_db']} dB"
@@ -81,7 +87,7 @@ def command(
         [
             row["name"],
             row["operator"],
-            "-" if row["drop"] is None else f"{row['drop']:+.2f}",
+            "-" if row["drop"] is None else drop_words(row["drop"], document),
             "-" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
             f"{row['worst_band']} {row['worst_band_sqnr_db']}" if row["worst_band"] else row["broken"][:60],
             f"{row['macs'] / 1e6:.3f}",
@@ -90,17 +96,9 @@ def command(
         for row in document["layers"]
     ]
     table(
-        ["layer alone", "operator", "points", "dB", "worst band dB", "M mult-adds", "weights"], rows, right=[2, 3, 5, 6]
+        ["layer alone", "operator", unit.removesuffix(" lost"), "dB", "worst band dB", "M mult-adds", "weights"],
+        rows,
+        right=[2, 3, 5, 6],
     )
     if output is not None:
         click.echo(f"plot: {output}")
-
-
-def _write(output: Path, model: str, document: dict[str, object]) -> None:
-    from agent.contract.errors import UsageError
-    from packager.accuracy.plot import page
-
-    try:
-        output.write_text(page(Path(model).name, document), encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"the plot cannot be written: {error}", where=str(output), fix="choose another -o") from error

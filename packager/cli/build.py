@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 @click.option("--test", metavar="DATA.npz", help="More of them, which the search for accuracy never sees.")
 @click.option("--metric", help="top1, top5, mse, cosine, agreement or FILE.py:score [top1; agreement without labels].")
 @click.option("--max-drop", type=float, metavar="POINTS", help="The most that may be lost, in points of 0.01 [1.0].")
-@click.option("--max-drop-relative", type=float, metavar="PERCENT", help="The same in percent of the original's score.")
+@click.option("--max-drop-relative", type=float, metavar="PERCENT", help="In percent of the original's score [mse: 5].")
 @click.option(
     "--allow-drop",
     is_flag=True,
@@ -99,19 +99,38 @@ def command(*, dry_run: bool, as_json: bool, **options: Any) -> None:
         click.echo(f"  {step.name} ({step.tool}){': ' + told if told else ''}")
     _show_accuracy(manifest.facts)
     for report in built.reports:
+        if "before" in report:
+            click.echo(f"  {report['step']}: {_weights(report['before'], report['after'])}")
         if "verdict" in report:
             click.echo(f"  {report['step']}: {report['verdict']}")
     show_findings(manifest.findings)
 
 
+def _weights(before: dict[str, Any], after: dict[str, Any]) -> str:
+    """What a step made of the weights."""
+    return (
+        f"{before['parameters']} -> {after['parameters']} parameters, "
+        f"{before['sparsity']:.0%} -> {after['sparsity']:.0%} zeros, "
+        f"{before['macs'] / 1e6:.3g} M -> {after['macs'] / 1e6:.3g} M multiply-adds, "
+        f"{mb(before['file_bytes'])} -> {mb(after['file_bytes'])}, "
+        f"compressed {mb(before['compressed_bytes'])} -> {mb(after['compressed_bytes'])}"
+    )
+
+
 def _show_accuracy(facts: dict[str, Any]) -> None:
     told, share = facts.get("accuracy"), facts.get("int8_share")
     if told:
+        from packager.accuracy.metric import number
+
+        per, unit = _unit(told)
         interval = told["drop_interval"]
-        sure = f", 95 %: {interval[0]:+.2f} to {interval[1]:+.2f}" if interval else ""
+        sure = f", 95 %: {interval[0] * per:+.2f} to {interval[1] * per:+.2f}" if interval else ""
+        sure += f"; {told['budget']} allowed" if unit == "%" else ""
+        if "source" in told:
+            click.echo(f"  {told['metric']} of the source, before the recipe's steps: {number(told['source'])}")
         click.echo(
-            f"  {told['metric']} {told['original']:.4f} -> {told['bundle']:.4f} on {told['n']} {told['samples']} samples "
-            f"({told['drop_points']:+.2f} points lost{sure})"
+            f"  {told['metric']} {number(told['original'])} -> {number(told['bundle'])} on {told['n']} {told['samples']} "
+            f"samples ({told['drop_points'] * per:+.2f} {unit} lost{sure})"
         )
     if share:
         click.echo(f"  in INT8: {share['macs']:.1%} of the multiply-adds, {share['weights']:.1%} of the weights")
@@ -121,11 +140,18 @@ def _show_accuracy(facts: dict[str, Any]) -> None:
         elif "sqnr_db" in step:
             bought = f"{step['sqnr_db']:.1f} dB of signal over noise{'' if step['kept'] else ', not kept'}"
         else:
-            bought = (
-                step.get("failed")
-                or f"{step['drop_points']:+.2f} points lost, {step['int8_share']['macs']:.1%} in INT8"
-            )
+            bought = step.get("failed") or f"{_step_lost(step, facts)} lost, {step['int8_share']['macs']:.1%} in INT8"
         click.echo(f"    {step['step']}: {bought}")
+
+
+def _unit(told: dict[str, Any]) -> tuple[float, str]:
+    """What a point is in the unit of the budget, and that unit."""
+    return (1 / abs(told["original"]), "%") if "%" in told["budget"] else (1.0, "points")
+
+
+def _step_lost(step: dict[str, Any], facts: dict[str, Any]) -> str:
+    key = "drop_percent" if _unit(facts["accuracy"])[1] == "%" else "drop_points"
+    return f"{step[key]:+.2f} {'%' if key == 'drop_percent' else 'points'}"
 
 
 def _request(options: dict[str, Any]) -> Request:

@@ -30,6 +30,8 @@ def command(model: str, data: str, metric: str | None, original: str | None, sha
         print_json(score.document())
         show_findings(findings, err=True)
         return
-    told = "unknown" if score.interval is None else f"{score.interval[0]:.4f} to {score.interval[1]:.4f}"
-    click.echo(f"{score.metric} {score.score:.4f} on {score.n} samples (95 %: {told}, {score.method})")
+    from packager.accuracy.metric import number
+
+    told = "unknown" if score.interval is None else f"{number(score.interval[0])} to {number(score.interval[1])}"
+    click.echo(f"{score.metric} {number(score.score)} on {score.n} samples (95 %: {told}, {score.method})")
     show_findings(findings)

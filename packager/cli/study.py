@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--device", "-d", help="Where to measure: local, user@host, a registered name [not measured].")
 @click.option("--calibration", "-c", required=True, help="Samples for INT8: .npz, a folder, file.py:function.")
 @click.option("--eval", "-e", required=True, help="Samples to score on: .npz with inputs by name and `labels`.")
-@click.option("--metric", help="top1, top5, mse, agreement or FILE.py:score [top1; without labels agreement].")
+@click.option("--metric", help="top1, top5, mse, cosine, agreement or FILE.py:score [top1; agreement without labels].")
 @click.option("--train", help="Training data for pruning: file.py:function or .npz [one shot, no fine-tuning].")
 @click.option("--epochs", type=click.IntRange(1, 1000), default=1, show_default=True, help="After each pruning step.")
 @click.option(
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="The share of weights or channels that the pruned rows lose.",
 )
-@click.option("--max-drop", type=click.FloatRange(0), default=1.0, show_default=True, help="Points that may be lost.")
+@click.option("--max-drop", type=float, metavar="POINTS", help="The most that may be lost, in points of 0.01 [1.0].")
+@click.option("--max-drop-relative", type=float, metavar="PERCENT", help="In percent of the original's score [mse: 5].")
 @click.option("--shape", "shapes", multiple=True, metavar="NAME=1x3x224x224", help="Fix an input's shape (repeatable).")
 @click.option("--seconds", type=click.FloatRange(0.1, 3600), default=2.0, show_default=True, help="Measured per row.")
 @click.option("--threads", type=click.IntRange(0, 1024), default=1, show_default=True, help="Of the runtime.")
@@ -41,17 +42,17 @@ def command(*, output: Path | None, as_json: bool, **options: Any) -> None:
 
     Each row is compared with the original by size, latency, accuracy and parity. A technique that fails keeps its row.
     """
-    from agent.contract.errors import UsageError
+    from packager import page_frame
+    from packager.bundle.write import check_writable
     from packager.study.page import render
     from packager.study.run import StudyOptions, run_study
 
+    if output is not None:
+        check_writable(output)
     with progress() as say:
         study = run_study(StudyOptions(**options), say)
     if output is not None:
-        try:
-            output.write_text(render(study), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"the page cannot be written: {error}", where=str(output), code="output") from error
+        page_frame.write(output, render(study))
     if as_json:
         print_json(study.document())
         return

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agent.contract.errors import UsageError
+from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
 from packager.compress.prune.layers import named_module
-from packager.compress.train import Callback, Loss, Training, first_tensor, fit, named_loss, seeded
+from packager.compress.train import Callback, Loss, Training, first_tensor, fit, named_loss, seeded, weights_digest
 from packager.compress.training_data import Batches
+from packager.shapes import show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +71,8 @@ def distill(
 ) -> list[float]:
     """Trains the student in place; the mean loss of each epoch. The teacher stays as it is.
 
-    Raises UsageError when the outputs do not match, a layer does not exist (the nearest are named), or the options are off.
+    Raises UsageError when inputs or outputs do not match, a layer does not exist (the nearest are named), or the options are
+    off.
     """
     how, training = how or Distillation(), training or Training()
     check(student, teacher, examples, how)
@@ -87,6 +89,7 @@ def distill(
             training,
             callbacks=callbacks,
             checkpoint=checkpoint,
+            run=f"{how} {weights_digest(teacher)}",
             also=list(projections.values()),
         )
 
@@ -101,8 +104,19 @@ def own_loop(student: Any, teacher: Any, examples: tuple[Any, ...], how: Distill
         yield _loss(teacher.eval(), how, ours, theirs, projections)
 
 
-def check(student: Any, teacher: Any, examples: tuple[Any, ...], how: Distillation) -> None:
-    """Raises UsageError where teacher and student do not fit each other, before anything is trained."""
+def check(
+    student: Any,
+    teacher: Any,
+    examples: tuple[Any, ...],
+    how: Distillation,
+    *,
+    factory: str = "",
+    own: tuple[Any, ...] | None = None,
+) -> None:
+    """Raises UsageError where teacher and student do not fit each other, before anything is trained.
+
+    `factory` and `own` are the teacher's name and its own example inputs, for the message.
+    """
     response = how.response
     if response is not None and not (response.temperature > 0 and 0 <= response.alpha <= 1):
         raise UsageError(
@@ -120,14 +134,37 @@ def check(student: Any, teacher: Any, examples: tuple[Any, ...], how: Distillati
             except UsageError as error:
                 error.where = side
                 raise
-    ours, theirs = torch_models.run_once(student, examples), torch_models.run_once(teacher, examples)
+    ours, theirs = torch_models.run_once(student, examples), _taught(teacher, examples, factory, own)
     if response is not None and ours[0].shape != theirs[0].shape:
         raise UsageError(
             f"the teacher's output is {list(theirs[0].shape)}, the student's {list(ours[0].shape)}",
+            where=factory,
             expected="the same classes in the same order",
             fix="take a teacher of the same task, or distil features or relations only",
             code="teacher-outputs",
         )
+
+
+def _taught(teacher: Any, examples: tuple[Any, ...], factory: str, own: tuple[Any, ...] | None) -> list[Any]:
+    """The teacher's outputs for the student's inputs. Raises UsageError when it does not take them."""
+    try:
+        return torch_models.run_once(teacher, examples)
+    except ConvertError as error:
+        if error.code != "run-failed":
+            raise
+        theirs = f"; its own example inputs are {_told(own)}" if own else ""
+        raise UsageError(
+            f"the teacher does not take the student's inputs: {error.what.removeprefix('the module does not run: ')}",
+            where=factory or "the teacher",
+            expected=f"a teacher that takes {_told(examples)}, as the student does{theirs}",
+            fix="take a teacher of the same inputs, or let its factory return a module that brings them into the teacher's "
+            "shape first (torch.nn.functional.interpolate for pictures)",
+            code="teacher-inputs",
+        ) from error
+
+
+def _told(tensors: tuple[Any, ...]) -> str:
+    return ", ".join(f"{show(one.shape)} {str(one.dtype).removeprefix('torch.')}" for one in tensors)
 
 
 @contextlib.contextmanager

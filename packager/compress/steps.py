@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract import codec
-from agent.contract.errors import ConvertError
+from agent.contract.errors import ConvertError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from agent.contract.manifest import Step
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
 from packager.compress.training_data import load_batches
-from packager.recipe_steps import DistillStep, FuseStep, PruneStep, TrainingSettings, of_kind
+from packager.recipe_steps import Budget, DistillStep, FuseStep, PruneStep, TrainingSettings, of_kind
 
 if TYPE_CHECKING:
     from packager.bundle.golden import GoldenVectors
@@ -46,15 +46,18 @@ class Applied:
     reports: tuple[dict[str, Any], ...] = ()
 
 
-# What scores a module on an evaluation set (file, metric, the model's inputs, names of its outputs); it stands on a higher
-# floor (packager.accuracy), and so is given.
-Scorer = Callable[[str, str, Sequence[Any], Sequence[str]], Callable[[Any], float]]
+# What scores modules by a step's budget (the budget, the model's inputs, names of its outputs), and knows what may be lost
+# once it has scored the original; it stands on a higher floor (packager.accuracy), and so is given.
+Scorer = Callable[[Budget, Sequence[Any], Sequence[str]], Any]
 
 
 def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer: Scorer) -> Applied:
     """The prune and distill steps of the recipe, in order. Raises ConvertError for a source that cannot take them."""
     reports = []
-    for index, step in enumerate(of_kind(job.recipe.steps, "prune", "distill")):
+    steps = of_kind(job.recipe.steps, "prune", "distill")
+    if artifact.format == "torch":
+        _look_ahead(artifact, steps, job, scorer)
+    for index, step in enumerate(steps):
         folder = job.workdir / f"step-{index}-{step.do}"
         folder.mkdir()
         if artifact.format == "onnx" and isinstance(step, PruneStep):
@@ -67,6 +70,40 @@ def apply_module_steps(source: Source, artifact: Artifact, job: Lowering, scorer
                 artifact, report = _distill(source, artifact, step, job, folder)
         reports.append({"step": step.do, **report})
     return Applied(artifact, tuple(reports))
+
+
+def _look_ahead(artifact: Artifact, steps: Sequence[Any], job: Lowering, scorer: Scorer) -> None:
+    """What every step names is looked up and tried, and the data give a batch: a fault in the last step is told before the
+    first has trained for hours. Raises UsageError.
+    """
+    from packager.compress import distill
+    from packager.compress.prune.layers import prunable
+    from packager.compress.train import named_loss, own_trainer
+
+    made = torch_models.recall(artifact.entry)
+    names = [spec.name for spec in artifact.inputs]
+    tried: set[tuple[str, int]] = set()
+    for step in steps:
+        training = step.training
+        if training is not None:
+            _checkpoint(training, job, quiet=True)
+            named_loss(training.loss)
+            if training.loop:
+                own_trainer(training.loop)
+            if (training.data, training.batch) not in tried:
+                tried.add((training.data, training.batch))
+                rows = load_batches(training.data, names, batch=training.batch, seed=training.seed)(1)
+                if next(iter(rows), None) is None:
+                    raise UsageError("the training data is empty", where=training.data, code="empty")
+        if isinstance(step, DistillStep):
+            taught = torch_models.call_factory(step.teacher)
+            examples = torch_models.examples_for(made, job.shapes)
+            how = _distillation(step)
+            distill.check(made.module, taught.module, examples, how, factory=step.teacher, own=taught.examples)
+        else:
+            prunable(made.module, step.layers, step.exclude)
+            if step.budget is not None:
+                scorer(step.budget, artifact.inputs, [spec.name for spec in artifact.outputs])
 
 
 def _needs_module(artifact: Artifact, what: str) -> None:
@@ -114,21 +151,28 @@ def _prune(
     if step.training is not None:
         trainer, batches, loss = _training(step.training, inputs, job, "fine-tuning")
         tuning = FineTuning(trainer, batches, loss)
-    budget = step.budget
+    score, allowed = None, {}
+    if step.budget is not None:
+        score = scorer(step.budget, artifact.inputs, outputs)
+        job.progress("scoring the original")
+        score(made.module)
+        allowed = {"max_drop": score.budget.points, "max_drop_relative": score.budget.relative}
     pruned = prune(
         made.module,
         examples,
         options,
         fine_tuning=tuning,
-        score=scorer(budget.eval, budget.metric, artifact.inputs, outputs) if budget else None,
-        max_drop=budget.max_drop if budget else None,
+        score=score,
         progress=job.progress,
+        **allowed,
     )
     save(pruned, folder / "state.pt")
     job.progress("measuring what pruning bought")
     bought = report(made.module, pruned.module, examples, folder)
     told: dict[str, Any] = {"method": step.method, "share": round(pruned.share, 4)}
     told["training"] = "one shot, no fine-tuning" if tuning is None else f"{len(pruned.curve)} steps, fine-tuned"
+    if pruned.attention:
+        told["heads"] = ", ".join(f"{name} {before} -> {left}" for name, (before, left) in pruned.attention.items())
     if pruned.stopped:
         told["stopped"] = pruned.stopped
     findings = _doubts(step, pruned.share)
@@ -170,15 +214,11 @@ def _distill(
 
     made = torch_models.recall(artifact.entry)
     examples = torch_models.examples_for(made, job.shapes)
-    teacher = torch_models.call_factory(step.teacher).module
-    student = copy.deepcopy(made.module)
+    taught = torch_models.call_factory(step.teacher)
+    teacher, student = taught.module, copy.deepcopy(made.module)
     hold_zeros(student)
-    how = distill.Distillation(
-        distill.Response(step.temperature, step.alpha) if step.response else None,
-        tuple(distill.Feature(*pair, step.feature_weight) for pair in step.features.items()),
-        tuple(distill.Relation(*pair, step.relation_weight) for pair in step.relations.items()),
-        step.training.loss,
-    )
+    how = _distillation(step)
+    distill.check(student, teacher, examples, how, factory=step.teacher, own=taught.examples)
     names = [spec.name for spec in artifact.inputs]
     batches = load_batches(step.training.data, names, batch=step.training.batch, seed=step.training.seed)
     history: list[float] = []
@@ -187,13 +227,33 @@ def _distill(
             own_trainer(step.training.loop)(student, batches, loss)
     else:
         say = say_epochs(job.progress, "distilling")
-        history = distill.distill(student, teacher, examples, batches, how, _options(step.training), callbacks=[say])
+        history = distill.distill(
+            student,
+            teacher,
+            examples,
+            batches,
+            how,
+            _options(step.training),
+            callbacks=[say],
+            checkpoint=_checkpoint(step.training, job),
+        )
     save(Pruned(student, 0.0, [], fine_tuned=True), folder / "state.pt")
     told = {
         key: value for key, value in codec.encode(step).items() if key not in ("do", "training", "teacher") and value
     }
     after = _reopened(source, artifact, examples, folder, job, Step("distill", "edgepack", told, ""), [])
     return after, {**told, "losses": history}
+
+
+def _distillation(step: DistillStep) -> Any:
+    from packager.compress import distill
+
+    return distill.Distillation(
+        distill.Response(step.temperature, step.alpha) if step.response else None,
+        tuple(distill.Feature(*pair, step.feature_weight) for pair in step.features.items()),
+        tuple(distill.Relation(*pair, step.relation_weight) for pair in step.relations.items()),
+        step.training.loss,
+    )
 
 
 def _options(settings: TrainingSettings) -> Any:
@@ -203,6 +263,17 @@ def _options(settings: TrainingSettings) -> Any:
     return Training(**{key: getattr(settings, key) for key in keys})
 
 
+def _checkpoint(settings: TrainingSettings, job: Lowering, *, quiet: bool = False) -> Path | None:
+    if not settings.checkpoint:
+        return None
+    path = Path(settings.checkpoint)
+    if not path.parent.is_dir():
+        raise UsageError("there is no such folder for the checkpoint", where=str(path), code="checkpoint")
+    if path.exists() and not quiet:
+        job.progress(f"going on from the checkpoint {path}")
+    return path
+
+
 def _training(settings: TrainingSettings, inputs: list[str], job: Lowering, what: str) -> tuple[Any, Any, Any]:
     from packager.compress.train import named_loss, own_trainer, say_epochs, trainer
 
@@ -210,7 +281,7 @@ def _training(settings: TrainingSettings, inputs: list[str], job: Lowering, what
     run = (
         own_trainer(settings.loop)
         if settings.loop
-        else trainer(_options(settings), callbacks=[say_epochs(job.progress, what)])
+        else trainer(_options(settings), [say_epochs(job.progress, what)], _checkpoint(settings, job))
     )
     return run, batches, named_loss(settings.loss)
 
@@ -225,30 +296,21 @@ def _reopened(
     findings: list[Finding],
 ) -> Artifact:
     """The step's result, read back from its files: between steps everything is a file."""
+    from packager.compress.train import weights_digest
+
     torch = torch_models.need_torch()
     torch.save(examples, str(folder / "examples.pt"))
     code = folder / "made.py"
     code.write_text(_FACTORY.format(entry=artifact.entry), encoding="utf-8")
     names = tuple(spec.name for spec in artifact.outputs)
     opened = source.open(f"{code}:made", {"shapes": job.shapes, "output_names": names})
-    done = dataclasses.replace(step, result=_weights_digest(torch_models.recall(opened.entry).module))
+    done = dataclasses.replace(step, result=weights_digest(torch_models.recall(opened.entry).module))
     return dataclasses.replace(
         opened,
         inputs=artifact.inputs,
         steps=(*artifact.steps, done),
         findings=(*artifact.findings, *findings),
     )
-
-
-def _weights_digest(module: Any) -> str:
-    """The sha256 over all weights: the step's files differ in their paths, its result does not."""
-    import hashlib
-
-    total = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        total.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return total.hexdigest()
 
 
 def apply_fusion(artifact: Artifact, job: Lowering, golden: GoldenVectors, most_opset: int, most_ir: int) -> Applied:

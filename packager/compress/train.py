@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
+import itertools
 import math
 import os
 import random
@@ -90,12 +92,13 @@ def fit(
     callbacks: Sequence[Callback] = (),
     checkpoint: Path | None = None,
     also: Sequence[Any] = (),
+    run: str = "",
 ) -> list[float]:
     """Trains the module in place and leaves it in eval mode on the CPU; the mean loss of each epoch.
 
     With `checkpoint`, the state is written there after each epoch, and a run whose file is there goes on where it stopped.
-    `also` are further modules that learn (projections). Raises UsageError for empty data, a loss that is NaN, or a
-    checkpoint of another run.
+    `also` are further modules that learn (projections), `run` what else makes a run another (a teacher). Raises UsageError
+    for empty data, a loss that is NaN, or a checkpoint of other options, or of a run that began with other weights.
     """
     how = training or Training()
     torch = torch_models.need_torch()
@@ -105,7 +108,8 @@ def fit(
         one.to(device).train()
     wanted = [value for one in learning for value in one.parameters() if value.requires_grad]
     optimizer = _optimizer(how, wanted)
-    history = _resume(checkpoint, how, learning, optimizer)
+    begun = hashlib.sha256(run.encode() + weights_digest(*learning).encode()).hexdigest() if checkpoint else ""
+    history = _resume(checkpoint, how, begun, learning, optimizer)
     for number in range(len(history) + 1, how.epochs + 1):
         for group in optimizer.param_groups:
             group["lr"] = how.learning_rate * _rate(how, number)
@@ -113,7 +117,7 @@ def fit(
             mean = _epoch(module, batches(number), loss, optimizer, device)
         history.append(mean)
         if checkpoint is not None:
-            _store(checkpoint, how, learning, optimizer, history)
+            _store(checkpoint, how, begun, learning, optimizer, history)
         told = [callback(Epoch(number, how.epochs, mean, module)) for callback in callbacks]
         if any(told):
             break
@@ -147,12 +151,29 @@ def _epoch(module: Any, rows: Any, loss: Loss, optimizer: Any, device: Any) -> f
 
 
 def trainer(training: Training, callbacks: Sequence[Callback] = (), checkpoint: Path | None = None) -> Trainer:
-    """`fit` with its options bound."""
+    """`fit` with its options bound. Each call has a checkpoint of its own: run.pt, run-2.pt, ..."""
+    calls = itertools.count(1)
 
     def run(module: Any, batches: Batches, loss: Loss) -> list[float]:
-        return fit(module, batches, loss, training, callbacks=callbacks, checkpoint=checkpoint)
+        number, place = next(calls), checkpoint
+        if checkpoint is not None and number > 1:
+            place = checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
+        return fit(module, batches, loss, training, callbacks=callbacks, checkpoint=place)
 
     return run
+
+
+def weights_digest(*modules: Any) -> str:
+    """The sha256 over all weights and buffers."""
+    total = hashlib.sha256()
+    for name, value in _states(modules):
+        total.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        total.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
+
+
+def _states(modules: Sequence[Any]) -> list[tuple[str, Any]]:
+    return [pair for module in modules for pair in sorted(module.state_dict().items())]
 
 
 def own_trainer(text: str) -> Trainer:
@@ -263,9 +284,12 @@ def _rate(how: Training, number: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (number - 1) / how.epochs))
 
 
-def _store(path: Path, how: Training, learning: Sequence[Any], optimizer: Any, history: list[float]) -> None:
+def _store(
+    path: Path, how: Training, begun: str, learning: Sequence[Any], optimizer: Any, history: list[float]
+) -> None:
     torch = torch_models.need_torch()
     state = {
+        "begun": begun,
         "training": dataclasses.asdict(how),
         "modules": [one.state_dict() for one in learning],
         "optimizer": optimizer.state_dict(),
@@ -276,7 +300,7 @@ def _store(path: Path, how: Training, learning: Sequence[Any], optimizer: Any, h
     os.replace(part, path)  # noqa: PTH105 - never a half-written checkpoint
 
 
-def _resume(checkpoint: Path | None, how: Training, learning: Sequence[Any], optimizer: Any) -> list[float]:
+def _resume(checkpoint: Path | None, how: Training, begun: str, learning: Sequence[Any], optimizer: Any) -> list[float]:
     if checkpoint is None or not checkpoint.is_file():
         return []
     import pickle
@@ -291,6 +315,13 @@ def _resume(checkpoint: Path | None, how: Training, learning: Sequence[Any], opt
                 where=str(checkpoint),
                 expected=str(dataclasses.asdict(how)),
                 fix="delete it to start anew, or train with the options it was made with",
+                code="checkpoint",
+            )
+        if state["begun"] != begun:
+            raise UsageError(
+                "the checkpoint is of a run that began with other weights, another loss or another teacher",
+                where=str(checkpoint),
+                fix="delete it to start anew, or name another file",
                 code="checkpoint",
             )
         for one, saved in zip(learning, state["modules"], strict=True):

@@ -3,46 +3,65 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packager.accuracy.metric import number
+from packager.page_frame import frame, scrolled
 from packager.version import __version__
 
 if TYPE_CHECKING:
     from packager.study.row import Compared
     from packager.study.run import Study
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 76rem; margin: 2rem auto; padding: 0 1rem; color: #1c2733; }
-table { border-collapse: collapse; width: 100%; } th, td { text-align: left; padding: .4rem .6rem; vertical-align: top; }
-th { border-bottom: 2px solid #1c2733; } td { border-bottom: 1px solid #dfe4ea; } td.n { text-align: right; }
-tr.worth td:first-child { border-left: 4px solid #1a7f4b; } tr.failed { color: #8a2f2f; }
-.small { color: #5b6875; font-size: 13px; } svg text { font: 12px system-ui, sans-serif; }
-@media (prefers-color-scheme: dark) { body { background: #14181d; color: #dfe4ea; } td { border-color: #333c46; } }
-"""
-_BAR = 420
-_STEP = 24
+_LEFT, _WIDE, _STEP = 150, 400, 22  # of the drawing: names, bars, a row
+_LONGEST = 22  # letters of a name that fit
 
 
 def render(study: Study) -> str:
     """The page's text."""
-    advice = f"<b>{escape(study.advice)}</b>."
-    machine = f" on {escape(study.machine)}" if study.machine else ""
-    rows = "\n".join(_row(one) for one in study.rows)
+    title = f"{study.name} for {study.options.target}"
     measured = [one for one in study.rows if one.row.latency is not None]
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(study.name)} for {escape(study.options.target)}</title><style>{_STYLE}</style>
-<h1>{escape(study.name)} for {escape(study.options.target)}</h1>
-<p>{advice} Accuracy is {escape(study.metric)} on {study.n} samples, computed on the machine that made this page; the budget
-is {study.options.max_drop:g} points. Latency is the median{machine}; its interval holds the medians of six fresh processes,
-measured in two turns.</p>
-<table><tr><th>technique<th>runtime<th>size<th>latency<th>speed-up<th>accuracy<th>parity<th>verdict</tr>
-{rows}
-</table>
+    return frame(
+        title,
+        f"""<h1>{escape(title)}</h1>
+<p class="advice"><b>{escape(study.advice[:1].upper() + study.advice[1:])}</b>.</p>
+<p>{_how(study)}</p>
+{_table(study)}
 {_chart(measured) if measured else ""}
-<p class="small">edgepack {escape(__version__)}. A failed technique keeps its row.</p>
-</html>
-"""
+{_findings(study)}
+<p class="soft">Made by edgepack {escape(__version__)} from {_made_from(study)}. A technique that failed keeps its row.</p>""",
+    )
+
+
+def _how(study: Study) -> str:
+    text = (
+        f"Each row is compared with the first. Accuracy is {escape(study.metric)} on {study.n} samples, computed where this "
+        f"page was made; what is lost stands with its 95 % interval, and the budget is {escape(str(study.budget))}."
+    )
+    if not any(one.row.latency is not None for one in study.rows):
+        return f"{text} No device was asked, so nothing is known of speed: <code>--device</code> measures it."
+    machine = f" on {escape(study.machine)}" if study.machine else ""
+    return (
+        f"{text} Latency is the median{machine}; its interval holds the medians of six fresh processes, in two turns."
+    )
+
+
+def _made_from(study: Study) -> str:
+    asked = study.options
+    files = (("calibration", asked.calibration), ("samples", asked.eval), ("training", asked.train))
+    told = [f"{what} {Path(name).name}" for what, name in files if name]
+    return escape(", ".join([Path(asked.model).name, *told]))
+
+
+def _table(study: Study) -> str:
+    head = ["technique", "size", "latency", "speed-up", study.metric, "parity", "verdict"]
+    sides = ["", *[' class="n"'] * 4, "", ""]
+    heads = "".join(f"<th{side}>{escape(one)}</th>" for side, one in zip(sides, head, strict=True))
+    rows = "\n".join(_row(one) for one in study.rows)
+    return scrolled(
+        f'<table class="cards"><thead><tr>{heads}</tr></thead><tbody>\n{rows}\n</tbody></table>', "techniques"
+    )
 
 
 def cells(one: Compared) -> list[str]:
@@ -59,35 +78,68 @@ def cells(one: Compared) -> list[str]:
     if one.speedup is not None and one.speedup_interval is not None:
         speedup = f"{one.speedup:.2f}x ({one.speedup_interval[0]:.2f} to {one.speedup_interval[1]:.2f})"
     if row.accuracy is not None:
-        accuracy = f"{row.accuracy.score:.4f}"
+        accuracy = number(row.accuracy.score)
     return [size, latency, speedup, accuracy, row.parity or "-"]
 
 
 def _row(one: Compared) -> str:
-    kind = "failed" if one.row.error else "worth" if one.worth else ""
-    note = f'<div class="small">{escape(one.row.note)}</div>' if one.row.note else ""
-    middle = "".join(f'<td class="n">{escape(cell)}' for cell in cells(one))
-    head = f'<tr class="{kind}"><td>{escape(one.row.label)}{note}<td>{escape(one.row.runtime)}'
-    return f"{head}{middle}<td>{escape(one.verdict)}"
+    row = one.row
+    kind = "failed" if row.error else "worth" if one.worth else ""
+    note = f"<br><small>{escape(row.note)}</small>" if row.note else ""
+    size, latency, speedup, score, parity = (_in_two_lines(cell) for cell in cells(one))
+    numbers = (("size", size), ("latency", latency), ("speed-up", speedup), ("score", score))
+    middle = "".join(f'<td class="n" data-name="{name}">{cell}</td>' for name, cell in numbers)
+    ending = f'<td class="{(row.parity or "none").partition(" ")[0]}" data-name="parity">{parity}</td>'
+    ending += f'<td class="w">{escape(_words(one))}</td>'
+    return f'<tr class="{kind}"><td class="m">{escape(row.label)}{note}</td>{middle}{ending}</tr>'
+
+
+def _in_two_lines(cell: str) -> str:
+    value, bracket, interval = escape(cell).partition(" (")
+    return f"{value}<br><small>{interval.removesuffix(')')}</small>" if bracket else value
+
+
+def _words(one: Compared) -> str:
+    """The verdict; the row's own name stands in its first column."""
+    text = one.verdict.removeprefix(f"{one.row.label}: ")
+    return text[:1].upper() + text[1:]
 
 
 def _chart(rows: list[Compared]) -> str:
-    most = max(one.row.latency.high for one in rows if one.row.latency is not None) or 1.0
+    """A bar for each measured row, with the interval as a line."""
+    timed = [(one, one.row.latency) for one in rows if one.row.latency is not None]
+    most = max(latency.high for _, latency in timed) or 1.0
     parts = []
-    for index, one in enumerate(rows):
-        latency = one.row.latency
-        if latency is None:
-            continue
-        top, wide = index * _STEP, latency.p50 / most * _BAR
-        low, high = latency.low / most * _BAR, latency.high / most * _BAR
-        colour = "#1a7f4b" if one.worth else "#7b8794"
+    for index, (one, latency) in enumerate(timed):
+        top, wide = index * _STEP, latency.p50 / most * _WIDE
+        low, high = (_LEFT + value / most * _WIDE for value in (latency.low, latency.high))
+        name = one.row.label if len(one.row.label) <= _LONGEST else f"{one.row.label[: _LONGEST - 1]}…"
         parts.append(
-            f'<text x="190" y="{top + 15}" text-anchor="end" fill="currentColor">{escape(one.row.label)}</text>'
-            f'<rect x="200" y="{top + 4}" width="{wide:.1f}" height="14" fill="{colour}"/>'
-            f'<line x1="{200 + low:.1f}" x2="{200 + high:.1f}" y1="{top + 11}" y2="{top + 11}" stroke="currentColor"/>'
+            f"<g><title>{escape(one.row.label)}: {escape(cells(one)[1])}</title>"
+            f'<text x="{_LEFT - 6}" y="{top + 14}" text-anchor="end">{escape(name)}</text>'
+            f'<rect class="{"ok" if one.worth else "a"}" x="{_LEFT}" y="{top + 4}" width="{wide:.1f}" height="13"/>'
+            f'<path class="c" d="M{low:.1f} {top + 10.5}H{high:.1f}"/>'
+            f'<text class="l" x="{max(_LEFT + wide, high) + 5:.1f}" y="{top + 14}">{number(latency.p50)}</text></g>'
         )
-    unit = next(one.row.latency.unit for one in rows if one.row.latency is not None)
-    return (
-        f"<h2>Latency ({unit})</h2>"
-        f'<svg width="{_BAR + 220}" height="{len(rows) * _STEP}" role="img" aria-label="latency">{"".join(parts)}</svg>'
+    size = f"0 0 {_LEFT + _WIDE + 60} {len(timed) * _STEP + 4}"
+    drawing = f'<svg viewBox="{size}" role="img" aria-label="Latency of each row">{"".join(parts)}</svg>'
+    marked = "; green: worth it here" if any(one.worth for one, _ in timed) else ""
+    said = f"<figcaption>Median, and the line from lowest to highest round{marked}</figcaption>"
+    return f"<h2>Latency, {timed[0][1].unit}</h2>\n<figure>{said}{drawing}</figure>"
+
+
+def _findings(study: Study) -> str:
+    """Every doubt once, with the rows it stands for: no number without its findings."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for one in study.rows:
+        for found in one.row.findings:
+            rows.setdefault((found.level, found.message, found.advice), []).append(one.row.label)
+    if not rows:
+        return ""
+    told = "".join(
+        f'<li><span class="level {level}">{level}</span>: {escape(text)} <small>({escape(", ".join(labels))})</small>'
+        + (f'<br><span class="soft">{escape(advice)}</span>' if advice else "")
+        + "</li>"
+        for (level, text, advice), labels in rows.items()
     )
+    return f'<h2>Doubts</h2>\n<ul class="found">{told}</ul>'

@@ -48,7 +48,7 @@ def _pruned(
 ) -> list[Candidate]:
     tuned = train is not None and trainable
     if tuned:
-        note = f"pruned in 3 steps, {epochs} epochs of fine-tuning after each"
+        note = f"pruned in 3 steps, {epochs} epoch{'' if epochs == 1 else 's'} of fine-tuning after each"
     else:
         note = "one shot, no fine-tuning" + ("; an ONNX file cannot be trained" if train and not trainable else "")
     rows = []

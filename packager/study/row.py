@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from packager.accuracy.paired import Budget, Drop
+
 _LITTLE = 0.03  # of the size: less is no gain
 _POINTS = 100
 UNMEASURED = "worth measuring on the device"
@@ -23,13 +25,21 @@ class Latency:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """The score, and for metrics that count samples the change in points with its paired 95 % interval."""
+    """The score, and what was lost of it in points, with the paired 95 % interval where there is one."""
 
     score: float
     n: int
     drop: float = 0.0
     drop_low: float | None = None
     drop_high: float | None = None
+    percent_per_point: float | None = None
+
+    @property
+    def lost(self) -> Drop:
+        """As a drop, which budgets judge."""
+        percent = None if self.percent_per_point is None else self.drop * self.percent_per_point
+        interval = None if self.drop_low is None or self.drop_high is None else (self.drop_low, self.drop_high)
+        return Drop(self.drop, percent, interval, None, self.percent_per_point)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,16 +95,16 @@ class Compared:
         }
 
 
-def compare(row: Row, original: Row, max_drop: float, where: str) -> Compared:
-    """The row against the original; `where` names the device in the verdict, `max_drop` is in points."""
+def compare(row: Row, original: Row, budget: Budget, where: str) -> Compared:
+    """The row against the original; `where` names the device in the verdict."""
     if row.error:
         return Compared(row, None, None, None, f"{row.label}: failed: {row.error}", worth=False)
     size = row.model_bytes / original.model_bytes if row.model_bytes and original.model_bytes else None
     speedup, interval = _speedup(row, original)
     if row is original:
         return Compared(row, 1.0, speedup, interval, "the original: everything is compared with it", worth=False)
-    told = [_size_words(size), _speed_words(speedup, interval, where, row), _accuracy_words(row)]
-    verdict, worth = _judge(row, size, interval, max_drop)
+    told = [_size_words(size), _speed_words(speedup, interval, where, row), _accuracy_words(row, budget)]
+    verdict, worth = _judge(row, size, interval, budget)
     text = f"{row.label}: {', '.join(one for one in told if one)}: {verdict}"
     return Compared(row, size, speedup, interval, text, worth)
 
@@ -122,20 +132,22 @@ def _speed_words(speedup: float | None, interval: tuple[float, float] | None, wh
     return f"{speedup:.2f}x faster on {where}" if speedup > 1 else f"{1 / speedup:.2f}x slower on {where}"
 
 
-def _accuracy_words(row: Row) -> str:
+def _accuracy_words(row: Row, budget: Budget) -> str:
     if row.accuracy is None:
         return "accuracy not known"
-    drop = row.accuracy.drop
-    text = f"{drop:.1f} points lost" if drop > 0 else "no accuracy lost"
+    ratio, unit = 1.0, "points"
+    if budget.relative is not None:
+        ratio, unit = row.accuracy.percent_per_point or 0.0, "%"
+    text = f"{row.accuracy.drop * ratio:.1f} {unit} lost" if row.accuracy.drop > 0 else "no accuracy lost"
     low, high = row.accuracy.drop_low, row.accuracy.drop_high
-    return text if low is None or high is None else f"{text} ({low:.1f} to {high:.1f})"
+    return text if low is None or high is None else f"{text} ({low * ratio:.1f} to {high * ratio:.1f})"
 
 
-def _judge(row: Row, size: float | None, interval: tuple[float, float] | None, max_drop: float) -> tuple[str, bool]:
+def _judge(row: Row, size: float | None, interval: tuple[float, float] | None, budget: Budget) -> tuple[str, bool]:
     if row.parity.startswith("fail"):
         return "wrong outputs: not to be used", False
-    if row.accuracy is not None and row.accuracy.drop > max_drop:
-        return f"out of the budget of {max_drop:g} points", False
+    if row.accuracy is not None and not budget.met(row.accuracy.lost):
+        return f"out of the budget of {budget}", False
     faster = interval is not None and interval[0] > 1
     slower = interval is not None and interval[1] < 1
     smaller = size is not None and size < 1 - _LITTLE

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from agent.contract.errors import DeviceError, EdgepackError
 from packager import pipeline
+from packager.accuracy.paired import Budget
 from packager.profile import load_profile
 from packager.shapes import parse_shapes
 from packager.study.plan import Candidate, plan
@@ -37,7 +38,8 @@ class StudyOptions:
     train: str | None = None
     epochs: int = 1
     sparsity: float = 0.5
-    max_drop: float = 1.0
+    max_drop: float | None = None  # points
+    max_drop_relative: float | None = None  # percent of the original's score
     seconds: float = 2.0
     threads: int = 0
     shapes: tuple[str, ...] = ()
@@ -53,6 +55,7 @@ class Study:
     n: int
     rows: list[Compared]
     machine: str
+    budget: Budget = dataclasses.field(default_factory=Budget)
 
     @property
     def best(self) -> Compared | None:
@@ -74,7 +77,8 @@ class Study:
             "machine": self.machine,
             "metric": self.metric,
             "n": self.n,
-            "max_drop": self.options.max_drop,
+            "max_drop": self.budget.points,
+            "max_drop_relative": self.budget.relative,
             "rows": [one.document() for one in self.rows],
             "recommended": best.row.label if best is not None else None,
             "to_measure": to_measure(self.rows),
@@ -87,7 +91,7 @@ def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _:
     source = pipeline.find_source(options.model)
     progress("reading the model")
     artifact = source.open(options.model, {"shapes": parse_shapes(options.shapes), "output_names": ()})
-    samples = load_samples(options.eval, options.metric, artifact)
+    samples = load_samples(options.eval, options.metric, artifact, options.max_drop, options.max_drop_relative)
     with tempfile.TemporaryDirectory(prefix="edgepack-study-") as name:
         folder = Path(name)
         candidates = plan(
@@ -107,8 +111,9 @@ def run_study(options: StudyOptions, progress: Callable[[str], None] = lambda _:
         if options.device is not None:
             rows, machine = _measure(rows, bundles, options, progress)
     where = "this device" if options.device else "the device"
-    compared = [compare(row, rows[0], options.max_drop, where) for row in rows]
-    return Study(options, pipeline.model_name(options.model), samples.metric.name, len(samples), compared, machine)
+    compared = [compare(row, rows[0], samples.budget, where) for row in rows]
+    name, metric = pipeline.model_name(options.model), samples.metric.name
+    return Study(options, name, metric, len(samples), compared, machine, samples.budget)
 
 
 def _build(
@@ -131,6 +136,7 @@ def _build(
             calibration=options.calibration,
             shapes=options.shapes,
             output=folder / "study.edgepack",
+            progress=lambda text: progress(f"{candidate.label}: {text}"),
         )
         scored, unscored = None, ""
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from packager.accuracy.dataset import EvalSet, load_eval
 from packager.accuracy.evaluate import bundle_model, measure_source, run_lowered
 from packager.accuracy.metric import Metric, Score, load_metric
-from packager.accuracy.paired import paired_drop
+from packager.accuracy.paired import Budget, budget_for, paired_drop, settled
 from packager.study.row import Accuracy
 
 if TYPE_CHECKING:
@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """The evaluation set, the metric, and what the original makes of it."""
+    """The evaluation set, the metric, what may be lost of it, and what the original makes of it."""
 
     data: EvalSet
     metric: Metric
+    budget: Budget
     original: Score
     outputs: Mapping[str, Any]
 
@@ -31,12 +32,15 @@ class Samples:
         return len(self.data)
 
 
-def load_samples(data: str, metric: str | None, artifact: Artifact) -> Samples:
+def load_samples(
+    data: str, metric: str | None, artifact: Artifact, max_drop: float | None = None, relative: float | None = None
+) -> Samples:
     """The set in an .npz; without labels the metric is agreement with the original. Raises UsageError."""
     samples = load_eval(data, artifact.inputs)
     chosen = load_metric(metric, samples)
+    budget = budget_for(chosen, max_drop, relative, labelled=samples.labels is not None)
     score, outputs = measure_source(artifact, samples, chosen)
-    return Samples(samples, chosen, score, outputs)
+    return Samples(samples, chosen, settled(budget, chosen, score), score, outputs)
 
 
 def accuracy(samples: Samples, bundle: Path, folder: Path) -> Accuracy:
@@ -53,4 +57,4 @@ def accuracy(samples: Samples, bundle: Path, folder: Path) -> Accuracy:
     after = samples.metric.measure(outputs, samples.data.labels, samples.outputs)
     drop = paired_drop(samples.original, after)
     low, high = drop.interval or (None, None)
-    return Accuracy(after.score, after.n, drop.points, low, high)
+    return Accuracy(after.score, after.n, drop.points, low, high, drop.percent_per_point)

@@ -67,7 +67,7 @@ def test_budget_that_cannot_be_met_leaves_no_bundle(edgepack, hard):
     done = edgepack(*BUILD, "--search-minutes", "0")
     assert done.status == 6
     assert "top1 falls from" in done.err
-    assert "1 points allowed" in done.err
+    assert "1 point allowed" in done.err
     assert sorted(path.name for path in hard.iterdir()) == before
 
 
@@ -75,6 +75,23 @@ def test_budget_missed_and_allowed_is_a_finding(edgepack, hard):
     done = edgepack(*BUILD, "--search-minutes", "0", "--allow-drop", "--json")
     assert done.status == 0
     assert "over-budget" in {finding["code"] for finding in done.json["findings"]}
+
+
+def test_an_error_as_metric_takes_a_budget_in_percent(edgepack, easy):
+    with np.load("eval.npz") as data:
+        np.savez("plain.npz", image=data["image"])
+        far = np.random.default_rng(0).normal(0, 9, (len(data["image"]), 10)).astype(np.float32)
+        np.savez("truth.npz", image=data["image"], labels=far)
+    done = edgepack(*BUILD[:-1], "plain.npz", "--metric", "mse")
+    assert done.status == 2
+    assert "off by 0 from themselves" in done.err
+    assert "scoring" not in done.err
+    done = edgepack(*BUILD[:-1], "truth.npz", "--metric", "mse", "--max-drop", "1")
+    assert done.status == 2
+    assert "--max-drop-relative" in done.err
+    done = edgepack(*BUILD[:-1], "truth.npz", "--metric", "mse")
+    assert done.status == 0, done.err
+    assert "5 % of the score (the default) allowed" in done.out
 
 
 def test_search_goes_on_where_it_stopped(edgepack, hard):
@@ -98,8 +115,10 @@ def test_analyze_names_the_layers_and_the_worst_band(edgepack, hard):
     assert by_name["last"]["sqnr_db"] > by_name["second"]["sqnr_db"] + 10
     assert done.json["whole"]["drop"] > 5
     page = (hard / "plot.html").read_text()
-    assert page.count("<rect") == 3
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert page.count('<td class="bar"><i ') == 3
+    assert "prefers-color-scheme:dark" in page
+    assert "http:" not in page
+    assert "https:" not in page
 
 
 def test_analyze_of_a_layer_that_does_not_exist(edgepack, hard):
@@ -179,7 +198,7 @@ def test_search_says_what_blocks_a_budget_that_it_cannot_meet(edgepack, place):
     with np.load("eval.npz") as data:
         np.savez("eval.npz", image=data["image"])
     # No INT8 gives the very numbers of the original.
-    done = edgepack(*BUILD, "--metric", "mse", "--max-drop", "0")
+    done = edgepack(*BUILD, "--metric", "cosine", "--max-drop", "0")
     assert done.status == 6
     assert "what blocks it: " in done.err
     assert "second (Conv, " in done.err

@@ -23,7 +23,7 @@ def prunable(module: Any, layers: Sequence[str] = (), exclude: Sequence[str] = (
     for name in (*layers, *exclude):
         named_module(module, name)
     found = {
-        name: one for name, one in every.items() if (not layers or _within(name, layers)) and not _within(name, exclude)
+        name: one for name, one in every.items() if (not layers or within(name, layers)) and not within(name, exclude)
     }
     if not found:
         raise ConvertError(
@@ -47,7 +47,8 @@ def named_module(module: Any, name: str) -> Any:
     raise UsageError(f"there is no layer {name!r}", expected=f"nearest: {told}" if near else told, code="no-layer")
 
 
-def _within(name: str, places: Sequence[str]) -> bool:
+def within(name: str, places: Sequence[str]) -> bool:
+    """Whether `name` is one of these places, or below one."""
     return any(name == place or name.startswith(place + ".") for place in places)
 
 

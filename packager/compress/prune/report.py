@@ -62,8 +62,13 @@ def multiply_adds(module: Any, examples: tuple[Any, ...]) -> int:
     torch = torch_models.need_torch()
     from torch.utils.flop_counter import FlopCounterMode
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module(*[one.clone() for one in examples])
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # torch's fused transformer layers count as nothing
+    try:
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            module(*[one.clone() for one in examples])
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from agent.contract.errors import BudgetError, UsageError, unknown_name
 from packager import torch_models
-from packager.compress.prune import structured, unstructured
+from packager.compress.prune import attention, structured, unstructured
 from packager.compress.prune.schedule import sparsities
 from packager.compress.train import Loss, Trainer
 from packager.compress.training_data import Batches
@@ -46,7 +46,8 @@ class FineTuning:
 @dataclasses.dataclass(frozen=True)
 class Pruned:
     """`module` is the pruned copy; `share` what was reached; `curve` the score after each step that was tried (None where
-    nobody scores); `stopped` says why the schedule ended early. `history` and `heads` rebuild a structured result.
+    nobody scores); `stopped` says why the schedule ended early; `attention` the heads before and after, by module.
+    `history`, `heads` and `split` rebuild a structured result.
     """
 
     module: Any
@@ -57,6 +58,8 @@ class Pruned:
     original_score: float | None = None
     history: list[Any] = dataclasses.field(default_factory=list)
     heads: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    attention: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+    split: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass
@@ -64,6 +67,27 @@ class _Best:
     module: Any
     share: float
     history: list[Any]
+    left: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Limit:
+    """What the score may lose: points, or percent of the original's."""
+
+    points: float | None
+    percent: float | None
+
+    @property
+    def given(self) -> bool:
+        return self.points is not None or self.percent is not None
+
+    def passed(self, before: float, after: float) -> bool:
+        if self.percent is not None:
+            return before - after > self.percent / 100 * abs(before)
+        return self.points is not None and 100 * (before - after) > self.points
+
+    def __str__(self) -> str:
+        return f"{self.points:g} points" if self.percent is None else f"{self.percent:g} % of the score"
 
 
 def prune(
@@ -74,21 +98,28 @@ def prune(
     fine_tuning: FineTuning | None = None,
     score: Callable[[Any], float] | None = None,
     max_drop: float | None = None,
+    max_drop_relative: float | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Pruned:
     """A pruned copy of the module, in eval mode.
 
-    With `score` (module to a number, higher is better) and `max_drop` (points: 0.01 of the score) the last state within the
-    budget is kept. Raises UsageError for bad options, ConvertError where it cannot be pruned, BudgetError when even the
-    first step loses more than the budget.
+    With `score` (module to a number, higher is better) and `max_drop` (points: 0.01 of the score) or `max_drop_relative`
+    (percent of the original's score) the last state within the budget is kept. Raises UsageError for bad options,
+    ConvertError where it cannot be pruned, BudgetError when even the first step loses more than the budget.
     """
     if options.method not in METHODS:
         raise unknown_name("pruning method", options.method, METHODS)
-    if max_drop is not None and score is None:
+    limit = _Limit(max_drop, max_drop_relative)
+    if limit.given and score is None:
         raise UsageError("a budget needs a score", fix="give evaluation data", code="no-eval")
     goals = sparsities(options.sparsity, options.schedule, options.steps)
     work = copy.deepcopy(module).eval()
     before = score(work) if score is not None else None
+    split: list[str] = []
+    if options.method == "structured":
+        split = attention.splittable(work, options.layers, options.exclude)
+        attention.split(work, split)
+    heads = {one.name: one.heads for one in attention.find(work)}
     knife = _knife(work, examples, options, goals)
     best: _Best | None = None
     curve: list[tuple[float, float | None]] = []
@@ -101,20 +132,28 @@ def prune(
         work.eval()
         found = score(work) if score is not None else None
         curve.append((share, found))
-        if found is not None and before is not None and max_drop is not None and 100 * (before - found) > max_drop:
-            stopped = f"at {share:.0%} the score fell by {100 * (before - found):.1f} points: budget {max_drop:g}"
+        if found is not None and before is not None and limit.passed(before, found):
+            stopped = f"at {share:.0%} the score fell from {before:.4g} to {found:.4g}: {limit} allowed"
             break
-        best = _kept(module, work, knife, share, copied=max_drop is not None)
+        best = _kept(module, work, knife, share, copied=limit.given)
     if best is None:
         raise BudgetError(
             f"pruning does not keep the budget: {stopped}",
-            expected=f"at most {max_drop:g} points lost",
+            expected=f"at most {limit} lost",
             fix="a lower sparsity, more and smaller steps, or more fine-tuning between them",
             code="prune-budget",
         )
-    heads = structured.head_counts(best.module) if options.heads else {}
     return Pruned(
-        best.module, best.share, curve, fine_tuning is not None, stopped, before, history=best.history, heads=heads
+        best.module,
+        best.share,
+        curve,
+        fine_tuning is not None,
+        stopped,
+        before,
+        history=best.history,
+        heads=structured.head_counts(best.module) if best.left else {},
+        attention={name: (heads.get(name, count), count) for name, count in best.left.items()},
+        split=tuple(split),
     )
 
 
@@ -137,17 +176,23 @@ def _knife(work: Any, examples: tuple[Any, ...], options: PruneOptions, goals: l
 def _kept(original: Any, work: Any, knife: Any, share: float, *, copied: bool) -> _Best:
     """This state, its masks made permanent; a copy when the work may go on and be thrown away."""
     if isinstance(knife, structured.Channels):
-        return _Best(copy.deepcopy(work) if copied else work, share, list(knife.history))
+        return _Best(copy.deepcopy(work) if copied else work, share, list(knife.history), dict(knife.left))
     final = copy.deepcopy(original).eval()
     final.load_state_dict(knife.permanent_state(work))
-    return _Best(final, share, [])
+    return _Best(final, share, [], {})
 
 
 def save(pruned: Pruned, path: Path) -> None:
     """Writes weights and what was removed; `load` rebuilds the module without running code of the file."""
     torch = torch_models.need_torch()
     history = [[name, bool(out), [int(index) for index in indices]] for name, out, indices in pruned.history]
-    torch.save({"state": pruned.module.state_dict(), "history": history, "heads": pruned.heads}, str(path))
+    state = {
+        "state": pruned.module.state_dict(),
+        "history": history,
+        "heads": pruned.heads,
+        "split": list(pruned.split),
+    }
+    torch.save(state, str(path))
 
 
 def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
@@ -158,6 +203,7 @@ def load(module: Any, examples: tuple[Any, ...], path: str | Path) -> Any:
     try:
         saved = torch.load(str(path), map_location="cpu", weights_only=True)
         fresh = copy.deepcopy(module)
+        attention.split(fresh, saved["split"])
         if saved["history"]:
             structured.replay(fresh, examples, [tuple(one) for one in saved["history"]], saved["heads"])
         fresh.load_state_dict(saved["state"])

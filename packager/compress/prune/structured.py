@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agent.contract.errors import ConvertError, UsageError
 from packager import torch_models
+from packager.compress.prune import attention
+from packager.compress.prune.bound import bound_layers
 from packager.compress.prune.layers import named_module, prunable
-
-# Attributes under which attention modules keep their number of heads.
-_HEADS = ("num_heads", "n_heads", "num_attention_heads", "heads", "nhead")
 
 
 def need_torch_pruning() -> Any:
@@ -36,7 +36,8 @@ def need_torch_pruning() -> Any:
 class Channels:
     """Removes channels of a module step by step, in place. `history` can be replayed on the module as it was before.
 
-    `heads` gives the number of attention heads by the name of the q, k, v (or fused qkv) layers: then whole heads go there.
+    Of attentions whole heads go: those that attention.find knows, and those given by `heads`, their number by the name of the
+    q, k, v (or fused qkv) layers. `left` is what each has after the last step.
     """
 
     def __init__(
@@ -55,15 +56,17 @@ class Channels:
         self.module, self.examples = module, examples
         self.goals = list(goals)
         chosen = prunable(module, layers, exclude)
-        last = output_layers(module, examples)
-        self.ignored = [one for name, one in prunable(module).items() if name not in chosen or one in last]
+        bound = bound_layers(module, examples)
+        self.ignored = [one for name, one in prunable(module).items() if name not in chosen or one in bound]
         if len(self.ignored) == len(prunable(module)):
             raise ConvertError(
-                "no layer is left whose channels may go: the last layers make the outputs",
-                expected="a layer before them",
+                "no layer is left whose channels may go: the last layers make the outputs, or are added to the inputs",
+                expected="a layer between them",
                 code="nothing-to-prune",
             )
-        self.heads = {named_module(module, name): count for name, count in (heads or {}).items()}
+        counts = attention.wanted(module, heads or {}, layers, exclude)
+        self.heads = {name: named_module(module, name) for name in counts}
+        self.left: dict[str, int] = {}
         self.history: list[Any] = []
         self._step = 0
         with _quiet():
@@ -76,12 +79,15 @@ class Channels:
                 iterative_steps=len(self.goals),
                 iterative_pruning_ratio_scheduler=lambda _ratio, steps: [0.0, *self.goals][: steps + 1],
                 ignored_layers=self.ignored,
-                num_heads=dict(self.heads),
-                prune_num_heads=bool(self.heads),
-                prune_head_dims=not self.heads,
+                num_heads={self.heads[name]: count for name, count in counts.items()},
+                prune_num_heads=bool(counts),
+                prune_head_dims=not counts,
                 head_pruning_ratio=self.goals[-1],
                 round_to=round_to if round_to > 1 else None,
             )
+        # Its own shares are of the heads that are left, rounded up: over several steps, more would go than was asked for.
+        for name, count in counts.items():
+            self._pruner.head_pruning_ratio_dict[self.heads[name]] = _head_shares(count, self.goals)
 
     def raise_to(self, share: float) -> None:
         """Takes the next step of the goals: `share` of the channels is gone after it. Raises ConvertError."""
@@ -98,9 +104,9 @@ class Channels:
                 fix="exclude the layer it names, or take method l1-global",
                 code="prune-failed",
             ) from error
-        self._tell_heads()
+        self.left = attention.tell(self.module, self.heads, self._pruner.num_heads.get)
         self.history = self._pruner.pruning_history()
-        after = torch_models.run_once(self.module, self.examples)
+        after = self._run()
         if [one.shape for one in before] != [one.shape for one in after]:
             raise ConvertError(
                 "pruning changed the shape of an output",
@@ -109,25 +115,41 @@ class Channels:
                 code="prune-failed",
             )
 
-    def _tell_heads(self) -> None:
-        for layer in self.heads:
-            left = self._pruner.num_heads.get(layer)
-            if left is None:
-                continue
-            for one in self.module.modules():
-                if any(child is layer for child in one.children()):
-                    for name in _HEADS:
-                        if isinstance(getattr(one, name, None), int):
-                            setattr(one, name, int(left))
+    def _run(self) -> list[Any]:
+        try:
+            return torch_models.run_once(self.module, self.examples)
+        except ConvertError as error:
+            if error.code != "run-failed":
+                raise
+            known = sorted({name.rpartition(".")[0] for name in self.heads})
+            raise ConvertError(
+                f"once pruned, {error.what}",
+                expected="a forward() that takes widths and numbers of heads from its layers and attributes; "
+                f"heads are known in: {', '.join(known) or 'no part of this module'}",
+                fix="keep the number of heads in an attribute (num_heads) beside the layers q, k, v or qkv; or name them in "
+                'heads = { "attention.q" = 4, ... }; or exclude = [...] the part that counts by itself',
+                code="prune-failed",
+            ) from error
+
+
+def _head_shares(count: int, goals: Sequence[float]) -> list[float]:
+    """For each step (the first is none) the share of the heads left before it that goes, to be multiplied and rounded up."""
+    left = [count, *attention.kept(count, goals)]
+    gone = [(before - after, before) for before, after in itertools.pairwise(left)]
+    return [0.0, *((some - 0.5) / before if some else 0.0 for some, before in gone)]
 
 
 def head_counts(module: Any) -> dict[str, dict[str, int]]:
-    """The numbers of heads that modules carry as attributes, by module name."""
+    """The numbers of heads, and their width, that modules carry as attributes, by module name."""
     found = {}
     for name, one in module.named_modules():
-        counts = {key: value for key in _HEADS if type(value := getattr(one, key, None)) is int}
-        if counts:
-            found[name] = counts
+        told = {
+            key: value
+            for key in (*attention.COUNTS, *attention.WIDTHS)
+            if type(value := getattr(one, key, None)) is int
+        }
+        if any(key in attention.COUNTS for key in told):
+            found[name] = told
     return found
 
 
@@ -142,51 +164,6 @@ def replay(
     for name, counts in heads.items():
         for key, value in counts.items():
             setattr(module.get_submodule(name), key, value)
-
-
-def output_layers(module: Any, examples: tuple[Any, ...]) -> set[Any]:
-    """The layers whose channels are the module's outputs: found by walking back from the outputs through autograd's graph."""
-    from packager.torch_compare import flatten
-
-    torch = torch_models.need_torch()
-    weights = {id(one.weight): one for one in prunable(module).values()}
-    before = {one: one.requires_grad for one in module.parameters()}
-    for one in before:
-        one.requires_grad_(True)
-    try:
-        with torch.enable_grad():
-            feeds = [one.clone().requires_grad_(one.is_floating_point()) for one in examples]
-            waiting = [one.grad_fn for one in flatten(module(*feeds)) if one.grad_fn is not None]
-    finally:
-        for one, flag in before.items():
-            one.requires_grad_(flag)
-    found, seen = set(), set()
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        layers = {weights[id(one)] for one in map(_weight_behind, _next(node)) if id(one) in weights}
-        found |= layers
-        if not layers:
-            waiting += _next(node)
-    return found
-
-
-def _next(node: Any) -> list[Any]:
-    return [one for one, _ in node.next_functions if one is not None]
-
-
-def _weight_behind(node: Any) -> Any:
-    """The parameter that a chain of views (a transposed weight) begins with; None where it is no chain."""
-    for _ in range(4):
-        if hasattr(node, "variable"):
-            return node.variable
-        following = _next(node)
-        if len(following) != 1:
-            return None
-        node = following[0]
-    return None
 
 
 @contextlib.contextmanager

@@ -24,6 +24,10 @@ class Masks:
         """Prunes until `share` (0..1) of the weights is zero; what is pruned already stays pruned."""
         from torch.nn.utils import prune
 
+        for one in self.layers.values():
+            if hasattr(one, "weight_orig"):
+                # torch ranks by `weight`, which it renews in forward() only: the last step of training is not in it yet.
+                one.weight = one.weight_orig.detach() * one.weight_mask
         # torch prunes a share of what is left.
         more = (share - self.share) / (1 - self.share)
         if self.method == "l1":

@@ -11,6 +11,7 @@ from agent.contract import statistics
 from agent.contract.errors import UsageError
 from agent.contract.protocol import Layer
 from agent.contract.report import Accuracy, ProbeReading, Report, Scored
+from packager import page_frame
 from packager.results import energy
 from packager.results.details import fewer, overhead_share, points, shares, throughput
 from packager.results.document import (
@@ -66,7 +67,7 @@ def page(runs: Sequence[Stored], *, notes: Sequence[str] = ()) -> str:
         notes=notes,
         version=__version__,
         made=_when(dt.datetime.now(dt.UTC).timestamp()),
-        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        style=page_frame.style(),
         script=(_HERE / "page.js").read_text(encoding="utf-8"),
         number=charts.number,
     )

@@ -9,8 +9,8 @@ from agent.contract.errors import ConvertError, UsageError
 from agent.contract.manifest import TensorSpec
 from packager.accuracy import intervals
 from packager.accuracy.dataset import EvalSet
-from packager.accuracy.metric import Score, load_metric
-from packager.accuracy.paired import Budget, make_budget, paired_drop
+from packager.accuracy.metric import Metric, Score, load_metric, number
+from packager.accuracy.paired import Budget, budget_for, make_budget, paired_drop, settled
 
 SPECS = (TensorSpec("x", "float32", [1, 2]),)
 
@@ -152,6 +152,50 @@ def test_budgets_in_points_and_in_percent():
 def test_percent_of_a_score_of_zero():
     with pytest.raises(UsageError, match="no percentage"):
         Budget(None, 1.0).met(paired_drop(Score("m", 0.0, 9, None, ""), Score("m", -1.0, 9, None, "")))
+
+
+def test_an_error_is_budgeted_in_percent_and_says_when_nobody_asked():
+    mse = load_metric("mse", data(labels=np.ones((4, 3), np.float32)))
+    budget = budget_for(mse, None, None, labelled=True)
+    assert str(budget) == "5 % of the score (the default)"
+    labels = np.ones((4, 3), np.float32)
+    before, after = (mse.measure({"y": labels * size}, labels) for size in (1.1, 1.102))
+    drop = paired_drop(before, after)
+    assert budget.told(drop).startswith("+4.04 % (")
+    assert budget.met(drop)
+    assert not budget_for(mse, None, 4.0, labelled=True).met(drop)
+
+
+def test_points_of_an_error_and_percent_of_none_are_refused():
+    mse = load_metric("mse", data())
+    with pytest.raises(UsageError, match="--max-drop counts points") as caught:
+        budget_for(mse, 1.0, None, labelled=True)
+    assert "--max-drop-relative" in caught.value.fix
+    for relative in (None, 3.0):
+        with pytest.raises(UsageError, match="off by 0 from themselves") as caught:
+            budget_for(mse, None, relative, labelled=False)
+        assert "cosine" in caught.value.fix
+    cosine = load_metric("cosine", data())
+    assert str(budget_for(cosine, None, None, labelled=False)) == "1 point"
+
+
+def test_a_default_of_points_gives_way_to_percent_where_the_score_is_an_error():
+    own = Metric("m.py:score", whole=lambda _outputs, _labels: 0.0)
+    assert settled(make_budget(None, None), own, Score("m", -3.0, 9, None, "")).relative == 5.0
+    assert settled(make_budget(None, None), own, Score("m", 0.9, 9, None, "")).points == 1.0
+    assert settled(make_budget(2.0, None), own, Score("m", -3.0, 9, None, "")).points == 2.0
+    with pytest.raises(UsageError, match="scores 0"):
+        settled(make_budget(None, 2.0), own, Score("m", 0.0, 9, None, ""))
+
+
+def test_scores_are_written_with_digits_that_count():
+    assert [number(one) for one in (0.921, 1.0, 0.0, -0.0012345, 123.456)] == [
+        "0.9210",
+        "1.0000",
+        "0.0000",
+        "-0.001234",
+        "123.5",
+    ]
 
 
 F1 = """

@@ -9,7 +9,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 from agent.contract.errors import UsageError  # noqa: E402
 from packager import torch_models  # noqa: E402
-from packager.compress.distill import Distillation, Feature, Relation, Response, distill, own_loop  # noqa: E402
+from packager.compress.distill import Distillation, Feature, Relation, Response, check, distill, own_loop  # noqa: E402
 from packager.compress.train import Training  # noqa: E402
 from packager.compress.training_data import load_batches  # noqa: E402
 
@@ -45,6 +45,21 @@ def test_every_kind_learns(how):
 def test_a_teacher_whose_outputs_do_not_match():
     with pytest.raises(UsageError, match=r"teacher's output is \[1, 7\], the student's \[1, 4\]"):
         distill(made("made"), made("wrong_teacher"), EXAMPLE, FEED)
+
+
+def test_a_teacher_of_another_input_size():
+    teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 4)).eval()
+    own = (torch.zeros(1, 1, 8, 8),)
+    with pytest.raises(UsageError, match="teacher does not take the student's inputs") as caught:
+        check(made("made"), teacher, EXAMPLE, Distillation(), factory="big.py:teacher", own=own)
+    assert caught.value.exit_code == 2
+    assert caught.value.where == "big.py:teacher"
+    assert "1x1x12x12" in caught.value.expected
+    assert "1x1x8x8" in caught.value.expected
+    assert "interpolate" in caught.value.fix
+    with pytest.raises(UsageError, match="teacher does not take") as caught:
+        distill(made("made"), teacher, EXAMPLE, FEED)
+    assert caught.value.where == "the teacher"
 
 
 def test_a_layer_that_does_not_exist():

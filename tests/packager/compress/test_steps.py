@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 from agent.contract.archive import BundleReader  # noqa: E402
-from agent.contract.errors import ConvertError  # noqa: E402
+from agent.contract.errors import BudgetError, ConvertError, UsageError  # noqa: E402
 from packager import demo_data, pipeline  # noqa: E402
 
 NETS = Path(__file__).parent / "nets.py"
@@ -34,6 +34,60 @@ def test_prune_and_distill_in_one_build(tmp_path):
     with BundleReader(output) as reader:
         reader.verify()
         assert [step["do"] for step in reader.manifest.recipe["steps"]] == ["prune", "distill"]
+
+
+def test_the_budget_holds_against_the_source_before_its_steps(tmp_path):
+    pictures = np.random.default_rng(0).standard_normal((64, 1, 12, 12)).astype(np.float32)
+    np.savez(tmp_path / "eval.npz", input=pictures)
+    text = '[[steps]]\ndo = "prune"\nmethod = "l1"\nsparsity = 0.97\n'
+    options = {"recipe": recipe(tmp_path, text), "output": tmp_path / "n.edgepack", "eval": str(tmp_path / "eval.npz")}
+    options |= {"metric": "cosine", "max_drop": 0.01}
+    with pytest.raises(BudgetError, match=r"falls from the source's 1\.0000 to") as caught:
+        pipeline.build(f"{NETS}:made", "linux-x86-64", **options)
+    assert "prune" in caught.value.where
+    built = pipeline.build(f"{NETS}:made", "linux-x86-64", allow_drop=True, **options)
+    told = built.manifest.facts["accuracy"]
+    assert (told["source"], told["original"], told["bundle"]) == pytest.approx((1.0, 1.0, 1.0))
+    assert "over-budget" in {one.code for one in built.manifest.findings}
+
+
+@pytest.mark.parametrize(
+    ("second", "told"),
+    [
+        ('teacher = "NETS:teachr"', "did you mean 'teacher'"),
+        ('teacher = "NETS:wrong_teacher"', "teacher's output is"),
+        ('teacher = "NETS:teacher"\nfeatures = { "00" = "0" }', "no layer '00'"),
+        ('teacher = "NETS:teacher"\nTRAINING = { data = "none.npz" }', "no such training data"),
+        ('teacher = "NETS:teacher"\nTRAINING = { data = "NETS:batches", loss = "crossentropy" }', "did you mean"),
+    ],
+)
+def test_a_fault_in_the_last_step_is_told_before_the_first_has_trained(tmp_path, second, told):
+    training = f'training = {{ data = "{NETS}:batches", epochs = 1 }}'
+    last = second.replace("NETS", str(NETS)).replace("TRAINING", "training")
+    last += "" if "TRAINING" in second else f"\n{training}"
+    text = f'[[steps]]\ndo = "prune"\nmethod = "l1"\n{training}\n[[steps]]\ndo = "distill"\n{last}\n'
+    said = []
+    with pytest.raises(UsageError, match=told):
+        pipeline.build(
+            f"{NETS}:made",
+            "linux-x86-64",
+            recipe=recipe(tmp_path, text),
+            output=tmp_path / "n.edgepack",
+            progress=said.append,
+        )
+    assert not [one for one in said if "epoch" in one or "pruning" in one]
+
+
+def test_a_build_goes_on_from_its_checkpoint(tmp_path):
+    text = f'[[steps]]\ndo = "distill"\nteacher = "{NETS}:teacher"\n'
+    text += f'training = {{ data = "{NETS}:batches", epochs = 2, checkpoint = "{tmp_path / "c.pt"}" }}\n'
+    said = []
+    for name in ("a", "b"):
+        options = {"recipe": recipe(tmp_path, text), "output": tmp_path / name, "progress": said.append}
+        pipeline.build(f"{NETS}:made", "linux-x86-64", **options)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sum(one.startswith("distilling: epoch") for one in said) == 2
+    assert sum(one.startswith("going on from the checkpoint") for one in said) == 1
 
 
 def test_an_onnx_file_is_pruned_in_one_shot_and_told_so(tmp_path):

@@ -10,7 +10,8 @@ from pathlib import Path  # noqa: E402
 
 from agent.contract.errors import UsageError  # noqa: E402
 from packager import torch_models  # noqa: E402
-from packager.compress.train import Training, fit, named_loss, own_trainer  # noqa: E402
+from packager.compress.prune.run import FineTuning, PruneOptions, prune  # noqa: E402
+from packager.compress.train import Training, fit, named_loss, own_trainer, trainer  # noqa: E402
 from packager.compress.training_data import from_arrays, from_function, load_batches  # noqa: E402
 
 NETS = Path(__file__).parent / "nets.py"
@@ -44,6 +45,31 @@ def test_a_run_that_was_cut_off_ends_like_one_that_was_not(tmp_path):
     assert torch.equal(weights(whole), weights(resumed))
 
 
+def test_each_step_of_a_schedule_has_a_checkpoint_of_its_own(tmp_path):
+    def pruned(**options):
+        tuning = FineTuning(
+            trainer(Training(epochs=2), **options),
+            load_batches(f"{NETS}:batches", ["input"]),
+            named_loss("cross_entropy"),
+        )
+        steps = PruneOptions("l1", 0.6, "linear", 2)
+        return prune(cnn(), (torch.zeros(1, 1, 12, 12),), steps, fine_tuning=tuning).module
+
+    def stop(epoch):
+        stops.append(epoch)
+        if len(stops) == 3:
+            raise KeyboardInterrupt
+
+    stops = []
+    whole = pruned()
+    with pytest.raises(KeyboardInterrupt):
+        pruned(checkpoint=tmp_path / "c.pt", callbacks=[stop])
+    assert {one.name for one in tmp_path.iterdir()} == {"c.pt", "c-2.pt"}
+    resumed = pruned(checkpoint=tmp_path / "c.pt", callbacks=[stop])
+    assert len(stops) == 4  # three epochs were done before
+    assert torch.equal(weights(whole), weights(resumed))
+
+
 def test_a_checkpoint_of_other_options(tmp_path):
     run(checkpoint=tmp_path / "c.pt")
     with pytest.raises(UsageError, match="other options"):
@@ -52,6 +78,17 @@ def test_a_checkpoint_of_other_options(tmp_path):
             load_batches(f"{NETS}:batches", ["input"]),
             named_loss("cross_entropy"),
             Training(epochs=4, learning_rate=3.0),
+            checkpoint=tmp_path / "c.pt",
+        )
+    other = cnn()
+    with torch.no_grad():
+        other[0].weight += 1
+    with pytest.raises(UsageError, match="began with other weights"):
+        fit(
+            other,
+            load_batches(f"{NETS}:batches", ["input"]),
+            named_loss("cross_entropy"),
+            HOW,
             checkpoint=tmp_path / "c.pt",
         )
     (tmp_path / "bad.pt").write_bytes(b"nothing")

@@ -4,6 +4,7 @@ import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
 
+from packager.accuracy.paired import Budget
 from packager.profile import load_profile
 from packager.recipe import load_recipe
 from packager.study.page import render
@@ -22,7 +23,7 @@ def row(label, size, p50, drop=0.0, parity="pass"):
 
 
 def verdict(one):
-    return compare(one, ORIGINAL, 1.0, "this CPU")
+    return compare(one, ORIGINAL, Budget(), "this CPU")
 
 
 def test_smaller_and_slower_is_not_worth_it():
@@ -38,8 +39,17 @@ def test_faster_within_the_budget_is():
 
 
 def test_out_of_the_budget_and_wrong_outputs_are_not():
-    assert verdict(row("INT8", 260, 0.5, drop=3.0)).verdict.endswith("out of the budget of 1 points")
+    assert verdict(row("INT8", 260, 0.5, drop=3.0)).verdict.endswith("out of the budget of 1 point")
     assert verdict(row("INT8", 260, 0.5, parity="fail")).verdict.endswith("not to be used")
+
+
+def test_an_error_is_told_in_percent():
+    original = dataclasses.replace(ORIGINAL, accuracy=Accuracy(-0.02, 500))
+    worse = dataclasses.replace(row("INT8", 260, 0.5), accuracy=Accuracy(-0.0212, 500, 0.12, 0.06, 0.18, 50.0))
+    budget = Budget(None, 5.0, default=True)
+    found = compare(worse, original, budget, "this CPU")
+    assert "6.0 % lost (3.0 to 9.0): out of the budget of 5 % of the score (the default)" in found.verdict
+    assert compare(worse, original, Budget(None, 7.0), "this CPU").worth
 
 
 def test_a_difference_that_cannot_be_told_is_none():
@@ -70,7 +80,7 @@ def test_the_page_holds_every_row_and_fetches_nothing():
     parser = HTMLParser()
     parser.handle_starttag = lambda tag, attributes: tags.append((tag, dict(attributes)))
     parser.feed(text)
-    assert sum(tag == "tr" for tag, _ in tags) == 4
+    assert sum(tag == "tr" for tag, _ in tags) == 4  # the head, too
     assert not any(
         tag in ("script", "link", "img") or "src" in attributes or "href" in attributes for tag, attributes in tags
     )
