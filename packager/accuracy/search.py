@@ -313,6 +313,6 @@ def _worse(trial: Trial, best: Trial, part: float) -> bool:
     if trial.score.n == best.score.n:
         more = paired_drop(best.score, trial.score)
         if more.error is not None:
-            hoped = (1 - part) * max(0.0, best.drop.points)
+            hoped = max(0.0, 1 - part) * max(0.0, best.drop.points)
             return more.points + hoped > _SURE * more.error
     return trial.spent > best.spent
