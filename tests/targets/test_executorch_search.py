@@ -29,7 +29,7 @@ def test_budget_that_all_int8_misses_leaves_layers_in_float(tmp_path, monkeypatc
         recipe="int8",
         calibration=str(tmp_path / "some.npz"),
         eval=str(tmp_path / "some.npz"),
-        metric="mse",
+        metric="cosine",
         max_drop=0.0,
         allow_drop=True,
         output=tmp_path / "n.edgepack",

@@ -79,7 +79,7 @@ def test_tflite_search_tries_floats_in_and_out_where_the_user_left_them_open(tfl
     for io, expected in (("", True), ("int8", False)):
         recipe = tmp_path / "r.toml"
         recipe.write_text(f'precision = "int8"\nio = "{io}"\n')
-        built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", recipe=str(recipe), metric="mse",
+        built = made(tflite, "net.tflite", "android-arm64", runtime="tflite", recipe=str(recipe), metric="cosine",
                      max_drop=0.0, search_minutes=1.0, allow_drop=True, eval=str(tflite / "cal.npz"))  # fmt: skip
         probed = [step["step"] for step in built.manifest.facts["search"] if "sqnr_db" in step]
         assert ("floats in and out" in probed) is expected

@@ -23,7 +23,7 @@ def made(place, **options):
 
 
 def unlabelled(place):
-    """No INT8 gives the very numbers of the original: with mse and no budget the search goes to its end."""
+    """No INT8 gives the very numbers of the original: with cosine and no budget the search goes to its end."""
     with np.load(place / "eval.npz") as data:
         np.savez(place / "eval.npz", image=data["image"])
 
@@ -48,7 +48,7 @@ def test_layers_are_left_in_float_of_the_network_that_was_not_equalised_too(plac
     monkeypatch.setattr(search, "_PAYS", 1e9)
     monkeypatch.setattr(search, "_worse", lambda *_: False)
     unlabelled(place)
-    manifest = made(place, metric="mse", max_drop=0.0)
+    manifest = made(place, metric="cosine", max_drop=0.0)
     assert set(seen) == {True, False}
     assert "in float" in " ".join(step["step"] for step in manifest.facts["search"])
 
@@ -58,7 +58,7 @@ def test_a_cure_that_loses_more_is_not_kept(place, monkeypatch):
     monkeypatch.setattr(search, "_PAYS", 1e9)
     unlabelled(place)
     said = []
-    steps = made(place, metric="mse", max_drop=0.0, progress=said.append).facts["search"]
+    steps = made(place, metric="cosine", max_drop=0.0, progress=said.append).facts["search"]
     harmful = [step for step in steps if step.get("loses_more")]
     assert harmful
     assert not any(step["kept"] for step in harmful)
@@ -92,7 +92,7 @@ def test_layers_that_there_was_no_time_for_stay_in_int8(place, monkeypatch):
 def test_evaluations_stay_within_three_bisections(place):
     nets.sets(place, nets.uneven(place / "net.onnx", act="LeakyRelu"), samples=100)
     unlabelled(place)
-    steps = made(place, metric="mse", max_drop=0.0).facts["search"]
+    steps = made(place, metric="cosine", max_drop=0.0).facts["search"]
     assert len([step for step in steps if "score" in step]) <= search.MOST_FACTOR * 3
 
 

@@ -37,7 +37,7 @@ def products(path):
 
 
 def searched(place, runtime="onnxruntime", target="linux-x86-64", said=None):
-    """No INT8 gives the very numbers of the original: with mse and no budget the search goes to its end."""
+    """No INT8 gives the very numbers of the original: with cosine and no budget the search goes to its end."""
     with np.load(place / "eval.npz") as data:
         np.savez(place / "eval.npz", image=data["image"])
     built = build(
@@ -47,7 +47,7 @@ def searched(place, runtime="onnxruntime", target="linux-x86-64", said=None):
         recipe="int8",
         calibration=str(place / "cal.npz"),
         eval=str(place / "eval.npz"),
-        metric="mse",
+        metric="cosine",
         max_drop=0.0,
         allow_drop=True,
         output=place / "b.edgepack",
