@@ -142,13 +142,13 @@ def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     """The changes that leave every layer in INT8, by their cost; those that the recipe has already left out."""
     rows: list[tuple[str, dict[str, Any]]] = [
         ("per channel", {"per_channel": True}),
+        ("bias correction", {"bias_correction": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
         ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
         ("clipped ranges (lower percentile)", {"method": "percentile", "percentile": 99.9}),
         ("clipped ranges (entropy)", {"method": "entropy"}),
         ("cross-layer equalisation", {"equalize": True}),
         ("smoothed activations", {"smooth": True, "per_channel": True}),
-        ("bias correction", {"bias_correction": True}),
     ]
     return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]
 

@@ -130,9 +130,9 @@ class Executorch:
         del profile
         rows: list[tuple[str, dict[str, Any]]] = [
             ("per channel", {"per_channel": True}),
+            ("bias correction", {"bias_correction": True}),
             ("clipped ranges (MSE)", {"method": "mse"}),
             ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
-            ("bias correction", {"bias_correction": True}),
             ("cross-layer equalisation", {"equalize": True}),
             ("only what multiplies", {"scope": "compute"}),
         ]

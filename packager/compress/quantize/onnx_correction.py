@@ -63,16 +63,25 @@ def _axis(node: Any) -> int:
 
 
 def rounded(weight: Array, recipe: Recipe, axis: int) -> Array:
-    """The weights as the quantiser rounds them, with a scale for each place on the axis where the recipe says so."""
+    """The weights as the quantiser rounds them, with a scale for each place on the axis where the recipe says so.
+
+    With a scale for each channel, unsigned weights have the zero point 128 in every one: onnxruntime's integer kernels take
+    one for all, and so its quantiser makes them symmetric, whatever it is told.
+    """
     import numpy as np
 
     rest = tuple(place for place in range(weight.ndim) if place != axis) if recipe.per_channel else None
+    widest = np.maximum(np.abs(weight).max(axis=rest, keepdims=True), 1e-12)
     if recipe.weight_type == "int8":
-        scale = np.maximum(np.abs(weight).max(axis=rest, keepdims=True), 1e-12) / 127
+        scale = widest / 127
         signed: Array = np.clip(np.round(weight / scale), -127, 127) * scale
         return signed
-    low = np.minimum(weight.min(axis=rest, keepdims=True), 0)
-    high = np.maximum(weight.max(axis=rest, keepdims=True), 0)
+    if recipe.per_channel:
+        scale = 2 * widest / 255
+        even: Array = np.clip(np.round(weight / scale), -128, 127) * scale
+        return even
+    low = np.minimum(weight.min(), 0)
+    high = np.maximum(weight.max(), 0)
     scale = np.maximum(high - low, 1e-12) / 255
     zero = np.round(-low / scale)
     unsigned: Array = (np.clip(np.round(weight / scale) + zero, 0, 255) - zero) * scale

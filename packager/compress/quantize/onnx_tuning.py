@@ -42,10 +42,10 @@ def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
         ("per channel", {"per_channel": True}),
         ("matrix products give floats", {"float_products": True}),
         ("smoothed activations", {"smooth": True}),
+        ("bias correction", {"bias_correction": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
         ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
         ("clipped ranges (entropy)", {"method": "entropy"}),
         ("cross-layer equalisation", {"equalize": True}),
-        ("bias correction", {"bias_correction": True}),
     ]
     return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]

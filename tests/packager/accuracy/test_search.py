@@ -65,8 +65,10 @@ def test_a_cure_that_loses_more_is_not_kept(place, monkeypatch):
     assert any("but more lost: not kept" in line for line in said)
 
 
-def test_the_first_cure_that_suffices_ends_the_search(place):
+def test_the_first_cure_that_suffices_ends_the_search(place, monkeypatch):
     nets.sets(place, nets.uneven(place / "net.onnx"))
+    rows = [("cross-layer equalisation", {"equalize": True}), ("bias correction", {"bias_correction": True})]
+    monkeypatch.setattr("targets.onnxruntime.levers", lambda _: rows)
     steps = made(place, test=str(place / "test.npz")).facts["search"]
     assert steps[-1]["step"].endswith("cross-layer equalisation")
     assert "bias correction" not in {step["step"] for step in steps}
