@@ -93,26 +93,16 @@ class Case:
         self.judged = told or self.names
         self.truth = answers(self.float.read_bytes(), self.samples, self.names)
         everything = dataclasses.replace(NAMED["int8"], scope="all", io="int8")
-        self.ranges = None
-        with mock.patch.object(tflite, "_kept_ranges", side_effect=self._measure):
-            self.everything = self.quantized(everything)
+        self.everything = self.quantized(everything)
 
     def measured(self, outputs: dict[str, Any]) -> float:
         """The case's own score."""
         return float(self.score({name: outputs[name] for name in self.judged}, self.labels))
 
-    def _measure(self, raw: bytes, rules: Any, feeds: Any, cache: Path | None) -> Any:
-        """Once for all: of every tensor."""
-        if self.ranges is None:
-            del feeds, cache
-            self.ranges = tflite._ranges(raw, rules, self.feeds)  # noqa: SLF001 - the same ranges for all
-        return self.ranges
-
     def quantized(self, recipe: Any) -> bytes:
         """The file of a recipe."""
         result = self.work / "made.tflite"
-        with mock.patch.object(tflite, "_kept_ranges", side_effect=self._measure):
-            tflite.quantize_tflite(self.float, result, recipe, [], lambda _: None)
+        tflite.quantize_tflite(self.float, result, recipe, lambda most: self.feeds[:most], lambda _: None, self.work)
         return result.read_bytes()
 
     def made(self, joining: tuple[str, ...] | None) -> bytes:
