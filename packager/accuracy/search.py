@@ -237,8 +237,9 @@ class Search:
             told = [] if whole.why else self.sensitivities(root, now + (place + 1) * each)
             if any(one.noise for one in told):
                 order = ranked(told)
-                wide = foreseen(whole, told, affordable(order, LEAST_MACS, total))
-                deep = [one for one in foreseen(whole, told, order[:-1]) if one.share.macs < LEAST_MACS]
+                wide = _paying(whole, foreseen(whole, told, affordable(order, LEAST_MACS, total)))
+                deep = _paying(whole, foreseen(whole, told, order[:-1]))
+                deep = [one for one in deep if one.share.macs < LEAST_MACS]
                 ways.append((told, wide, deep))
         if not ways:
             return []
@@ -302,6 +303,11 @@ class Search:
         ends = None if interval is None else (interval[0], interval[1])
         rows, draws = (None if one is None else np.array(one) for one in lists)
         return Score(self.metric.name, value, n, ends, method, rows, draws), share, ""
+
+
+def _paying(whole: Rung, rungs: Sequence[Rung]) -> list[Rung]:
+    """Those that leave less noise than all in INT8 has: of the others a score that is better is chance."""
+    return [one for one in rungs if one.noise < _PAYS * whole.noise]
 
 
 def _worse(trial: Trial, best: Trial, part: float) -> bool:
