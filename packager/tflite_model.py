@@ -346,6 +346,10 @@ def quiet() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # TensorFlow says that oneDNN is on past every log level, when it is imported. Nothing is computed with it here, and a
+    # process that computes must not inherit this.
+    talks = "TF_ENABLE_ONEDNN_OPTS" not in os.environ
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     try:
         nowhere = io.StringIO()
         with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere), warnings.catch_warnings():
@@ -353,3 +357,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+        if talks:
+            del os.environ["TF_ENABLE_ONEDNN_OPTS"]
