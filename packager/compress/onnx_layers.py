@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from packager.onnx_model import need_onnxruntime
+from packager.compress.onnx_values import tensor_values
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,8 @@ def layers_of(model: Any, feed: Mapping[str, Array]) -> list[Layer]:
     nodes = [node for node in model.graph.node if node.op_type in _COMPUTE]
     sizes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     wanted = {name for node in nodes for name in (*node.input[:2], node.output[0]) if name not in sizes}
-    sizes |= _shapes(model, feed, wanted)
+    values = next(tensor_values(model, [feed], wanted))
+    sizes |= {name: tuple(value.shape) for name, value in values.items() if hasattr(value, "shape")}
     constant = {tensor.name for tensor in model.graph.initializer}
     rows = []
     for node in nodes:
@@ -82,28 +83,6 @@ def _macs(node: Any, left: tuple[int, ...], right: tuple[int, ...], out: tuple[i
         return math.prod(left) * math.prod(right[1:])
     turned = any(one.name == "transA" and one.i for one in node.attribute)
     return math.prod(out) * (left[0] if turned else left[-1] if left else 1)
-
-
-def _shapes(model: Any, feed: Mapping[str, Array], wanted: set[str]) -> dict[str, tuple[int, ...]]:
-    import onnx
-
-    onnxruntime = need_onnxruntime()
-    widened = type(model)()
-    widened.CopyFrom(model)
-    given = {value.name for value in widened.graph.output}
-    made = {name for node in widened.graph.node for name in node.output}
-    found = {name: tuple(array.shape) for name, array in feed.items()}
-    widened.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in sorted((wanted & made) - given)
-    )
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    names = [entry.name for entry in session.get_outputs()]
-    values = zip(names, session.run(names, dict(feed)), strict=True)
-    return found | {name: tuple(value.shape) for name, value in values if hasattr(value, "shape")}
 
 
 def int8_layers(model: Any) -> set[str]:

@@ -8,8 +8,8 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from packager.compress.onnx_values import tensor_values
 from packager.compress.quantize.onnx_correction import rounded
-from packager.onnx_model import need_onnxruntime
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,29 +112,14 @@ def _inner(node: Any) -> int:
 def _seen(model: Any, names: list[str], calibration: CalibrationData) -> dict[str, _Seen]:
     """What of these tensors passes by in some of the samples."""
     import numpy as np
-    import onnx
 
     if not names:
         return {}
-    onnxruntime = need_onnxruntime()
-    widened = type(model)()
-    widened.CopyFrom(model)
-    given = {value.name for value in widened.graph.input}
-    known = {value.name for value in widened.graph.output} | given
-    made = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names if name not in known
-    ]
-    widened.graph.output.extend(made)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(widened.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    inner = [name for name in names if name not in given]
     found: dict[str, _Seen] = {}
     each = max(1, _ROWS // min(_MOST_SAMPLES, len(calibration)))
-    for feed in calibration.feeds(_MOST_SAMPLES):
-        arrays = {**feed, **(dict(zip(inner, session.run(inner, feed), strict=True)) if inner else {})}
-        for name in names:
-            array = arrays[name].reshape(-1, arrays[name].shape[-1])
+    for values in tensor_values(model, calibration.feeds(_MOST_SAMPLES), names):
+        for name, value in values.items():
+            array = value.reshape(-1, value.shape[-1])
             low, high = array.min(axis=0), array.max(axis=0)
             rows = array[:: max(1, len(array) // each)][:each]
             if name in found:

@@ -24,6 +24,7 @@ from packager.compress.quantize.onnx_correction import correct_biases
 from packager.compress.quantize.onnx_mixed import ACTIVATIONS, COMPUTE, PASS_THROUGH, leave_in_float
 from packager.compress.quantize.onnx_ranges import clip_ranges
 from packager.compress.smooth import smooth
+from packager.compress.smooth_channels import smooth_channels
 from packager.onnx_model import all_nodes, external_files, load_model, need_onnxruntime, save_model, told
 
 if TYPE_CHECKING:
@@ -147,8 +148,9 @@ def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Re
         pairs = equalize(model)
         told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
     if recipe.smooth:
-        products = smooth(model, calibration, recipe)
-        text = f"{products} matrix products take their wide channels scaled down, by a multiplication before them"
+        groups, products = smooth_channels(model, calibration, recipe), smooth(model, calibration, recipe)
+        text = f"{groups} activations have their wide channels narrowed by what makes them, {products} matrix products take "
+        text += "theirs scaled down, by a multiplication before them"
         told.append(Finding("smoothed", INFO, text, ""))
     save_model(model, floating)
     if recipe.bias_correction:
