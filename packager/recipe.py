@@ -31,7 +31,7 @@ class Recipe:
     outputs, where the runtime leaves the choice. `qat` names a function (file.py:function) that trains the module with fake
     quantisation in it, in the place of calibration. `equalize` shares channel ranges between neighbouring convolutions,
     `bias_correction` takes back what rounding adds to a channel, `asymmetric` gives signed activations a zero point,
-    `smooth` moves the wide channels of what a matrix product (for TFLite: any layer) reads into its weights,
+    `smooth` moves the wide channels of what layers read into their weights,
     `float_products` leaves what matrix products give unrounded, where the next operator computes in float.
     `steps` are a recipe file's, in order (recipe_steps.py).
     """

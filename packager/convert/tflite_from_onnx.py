@@ -12,6 +12,7 @@ from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager import toolchain
 from packager.artifact import Artifact, digest_files
+from packager.onnx_factors import fold_factors
 from packager.onnx_hard_swish import HARD_SWISH_OPSET, has_hard_swish, join_hard_swish
 from packager.onnx_model import all_nodes, fix_shapes, load_model, move_opset, opset, save_model
 from packager.tensorrt.repair import fold
@@ -80,16 +81,17 @@ class TfliteFromOnnx:
 
 
 def _joined(model: Any) -> tuple[Any, list[Finding]]:
-    """HardSwish as one node, also where the model's opset is too old to have it."""
-    if not has_hard_swish(model):
-        return model, []
-    try:
-        model = move_opset(model, max(opset(model), HARD_SWISH_OPSET))
-    except ConvertError as error:
-        told = f"HardSwish stays three or four operators, which is slower: {error.what}"
-        return model, [Finding("hard-swish", INFO, told, f"export the model at opset {HARD_SWISH_OPSET} or above")]
-    join_hard_swish(model)
-    return model, []
+    """HardSwish as one node, also where the model's opset is too old to have it; and no constants before convolutions."""
+    findings = []
+    if has_hard_swish(model):
+        try:
+            model = move_opset(model, max(opset(model), HARD_SWISH_OPSET))
+            join_hard_swish(model)
+        except ConvertError as error:
+            told = f"HardSwish stays three or four operators, which is slower: {error.what}"
+            findings.append(Finding("hard-swish", INFO, told, f"export the model at opset {HARD_SWISH_OPSET} or above"))
+    fold_factors(model)
+    return model, findings
 
 
 def _refuse_custom(model: Any, graph: Any) -> None:
