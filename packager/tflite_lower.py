@@ -143,12 +143,13 @@ def levers(recipe: Recipe) -> list[tuple[str, dict[str, Any]]]:
     rows: list[tuple[str, dict[str, Any]]] = [
         ("per channel", {"per_channel": True}),
         ("bias correction", {"bias_correction": True}),
+        # Smoothed channels make weights wider, whose rounding shifts what layers give: never without the correction.
+        ("smoothed activations", {"smooth": True, "bias_correction": True, "per_channel": True}),
         ("clipped ranges (MSE)", {"method": "mse"}),
         ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
         ("clipped ranges (lower percentile)", {"method": "percentile", "percentile": 99.9}),
         ("clipped ranges (entropy)", {"method": "entropy"}),
         ("cross-layer equalisation", {"equalize": True}),
-        ("smoothed activations", {"smooth": True, "per_channel": True}),
     ]
     return [(words, change) for words, change in rows if dataclasses.replace(recipe, **change) != recipe]
 

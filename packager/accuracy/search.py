@@ -34,12 +34,16 @@ if TYPE_CHECKING:
 LEAST_MACS = 0.8
 MOST_FACTOR = 3  # evaluations, against those of one bisection
 _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
+# Bias correction takes a mean error away, whatever a few samples say of it: kept unless a decibel is lost. Cures after it
+# count on that, as clipping does, whose own shifts would come on top.
+_EVEN = 1.26
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which scores judge afterwards
 _CURING = 0.4  # of the time that is left when the recipe itself is scored: the cures that come later are left out
 _PER_ROUND = 0.15  # of the time: what measuring every layer once may take
 _RANKING = 0.5  # of the time that is left when the cures have been tried; the rest is for scores
+_AT_ONCE = 0.6  # of the evaluations: when all cures at once are not tried any more
 _SURE = 1.4  # standard errors: one sample of many that flips is no proof that a cure does harm
 
 
@@ -103,7 +107,8 @@ class Search:
                 break
             rung = self._probe(words, dataclasses.replace(reached.recipe, **change))
             idle = bool(reached.digest) and rung.digest == reached.digest
-            kept, harm = not idle and rung.noise < _PAYS * reached.noise, False
+            pays = _EVEN if set(change) == {"bias_correction"} else _PAYS
+            kept, harm = not idle and rung.noise < pays * reached.noise, False
             if kept:
                 together = {**names, next(iter(change)): words}  # a second method takes the first one's place
                 if not self._spent(_CURING):
@@ -119,6 +124,28 @@ class Search:
         if reached.recipe != best.recipe:
             trial = self.attempt(" + ".join(names.values()), reached.recipe)
             best = best if _worse(trial, best, 1.0) else trial
+        return best if best.safe else self._all_at_once(best, levers)
+
+    def _all_at_once(self, best: Trial, levers: Sequence[tuple[str, dict[str, Any]]]) -> Trial:
+        """The best of what there is and of all switches that change this model at all, with each range method that was kept:
+        where the noise is large, cures need one another, and what one does alone says little.
+        """
+        told = {cure.words: cure for cure in self.cures if not (cure.why or cure.idle)}
+        switches = [change for words, change in levers if words in told and set(change.values()) == {True}]
+        methods = [
+            (words, change) for words, change in levers if "method" in change and words in told and told[words].kept
+        ]
+        recipe = best.recipe
+        for change in switches:
+            recipe = dataclasses.replace(recipe, **change)
+        for words, change in methods[::-1] or [("", {})]:
+            together = dataclasses.replace(recipe, **change)
+            if together in [one.recipe for one in self.trials] or self._spent(_AT_ONCE):
+                continue
+            trial = self.attempt("all cures at once" + (f", {words}" if words else ""), together)
+            best = best if trial.score is None or _worse(trial, best, 1.0) else trial
+            if best.safe:
+                break
         return best
 
     def _probe(self, words: str, recipe: Recipe) -> Rung:

@@ -180,7 +180,10 @@ def test_project_file_names_set_and_metric(edgepack, easy):
 
 def test_layers_that_nothing_cures_are_left_in_float(edgepack, place):
     nets.sets(place, nets.uneven(place / "net.onnx", spread=30000.0, act="Elu"), samples=150)
-    done = edgepack(*BUILD, "-o", "b.edgepack", "--json")
+    with np.load("eval.npz") as data:
+        np.savez("eval.npz", image=data["image"])
+    # The classes may come out right by luck, where the numbers are far off.
+    done = edgepack(*BUILD, "--metric", "cosine", "-o", "b.edgepack", "--json")
     assert done.status == 0, done.err
     told = done.json["accuracy"]
     assert told["original"] - told["bundle"] <= 0.01
