@@ -3,7 +3,7 @@
     python -m benchmarks.int8_search [--layers 8 16 32 64 128] [--minutes 20]
 
 The networks are made: residual blocks of two convolutions whose channels between have ranges from 1 to 300 in every third
-block, behind a LeakyReLU (which no equalisation passes). Labels are the network's own answers, a tenth of them wrong.
+block, behind an ELU (which no scale of a channel passes). Labels are the network's own answers, a tenth of them wrong.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def network(path: Path, layers: int) -> None:
     for block in range((layers - 1) // 2):
         wide = np.geomspace(1, _SPREAD, _CHANNELS) if block % 3 == 1 else np.ones(_CHANNELS)
         conv(last, f"a{block}", values(_CHANNELS) * wide[:, None, None, None])
-        nodes.append(helper.make_node("LeakyRelu", [f"a{block}"], [f"r{block}"], alpha=0.1))
+        nodes.append(helper.make_node("Elu", [f"a{block}"], [f"r{block}"], alpha=0.1))
         conv(f"r{block}", f"b{block}", 0.5 * values(_CHANNELS) / wide[None, :, None, None])
         nodes.append(helper.make_node("Add", [last, f"b{block}"], [f"s{block}"]))
         last = f"s{block}"

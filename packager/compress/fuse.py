@@ -1,6 +1,7 @@
-"""Graph optimisation of ONNX: transformer parts fused (attention, layer norm, GELU), constants folded, dead nodes dropped.
+"""Graph optimisation of ONNX: transformer parts fused (attention, layer norm, GELU), HardSwish joined, constants folded, also
+into convolutions, dead nodes dropped.
 
-By onnxruntime.transformers.optimizer and onnxruntime's own basic passes. Fused and unfused are compared: a fusion that
+By onnxruntime.transformers.optimizer, onnxruntime's own basic passes, and ours. Fused and unfused are compared: a fusion that
 computes something else is refused, and one that buys no speed says so.
 """
 
@@ -17,7 +18,9 @@ from typing import Any
 
 from agent.contract.errors import ConvertError, unknown_name
 from packager.compress.speed import Speed, compare
-from packager.onnx_model import clean, load_model, need_onnxruntime, save_model
+from packager.onnx_factors import fold_factors
+from packager.onnx_hard_swish import HARD_SWISH_OPSET, join_hard_swish
+from packager.onnx_model import clean, load_model, need_onnxruntime, opset, save_model
 
 # Tried in this order; the first that fuses the most attention is the graph's type.
 TYPES = ("bert", "vit", "gpt2", "bart", "clip", "t5", "conformer")
@@ -53,7 +56,7 @@ class Fusion:
     @property
     def verdict(self) -> str:
         """In words."""
-        told = ", ".join(f"{count} {name}" for name, count in self.fused.items()) or "nothing of a transformer"
+        told = ", ".join(f"{count} {name}" for name, count in self.fused.items()) or "nothing"
         text = f"{self.nodes_before} -> {self.nodes_after} nodes; fused: {told}; cosine {self.worst_cosine:.6f}"
         if self.speed is None:
             return text
@@ -88,11 +91,16 @@ def fuse(
     plain = result.with_name(result.stem + "-plain.onnx")
     save_model(clean(model), plain)
     folded = _folded(plain, result.with_name(result.stem + "-folded.onnx"))
+    # Joined afterwards: onnxruntime's folding takes HardSwish apart.
+    joined = join_hard_swish(folded) if opset(folded) >= HARD_SWISH_OPSET else 0
+    constants = fold_factors(folded)
     companions = save_model(clean(folded), result)
     cosine = _compare(source, result, feeds)
     counts = Counter(node.op_type for node in folded.graph.node)
     already = Counter(node.op_type for node in before.graph.node)
     fused = {name: counts[name] - already[name] for name in FUSED if counts[name] > already[name]}
+    own = {"HardSwish": joined - already["HardSwish"], "constants into convolutions": constants}
+    fused |= {name: count for name, count in own.items() if count > 0}
     speed = compare(source, result, feeds[0], seconds=measure_seconds) if measure_seconds else None
     sizes = len(before.graph.node), len(folded.graph.node)
     return Fusion(result, companions, kind, heads, hidden, *sizes, fused=fused, worst_cosine=cosine, speed=speed)

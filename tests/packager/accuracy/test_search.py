@@ -75,6 +75,19 @@ def test_the_first_cure_that_suffices_ends_the_search(place, monkeypatch):
     assert "bias correction" not in {step["step"] for step in steps}
 
 
+def test_cures_that_none_is_kept_of_are_tried_together(place, monkeypatch):
+    nets.sets(place, nets.uneven(place / "net.onnx"))
+    rows = [("cross-layer equalisation", {"equalize": True}), ("smoothed activations", {"smooth": True})]
+    monkeypatch.setattr("targets.onnxruntime.levers", lambda _: rows)
+    monkeypatch.setattr(search, "_PAYS", 0.0)
+    manifest = made(place, test=str(place / "test.npz"))
+    steps = manifest.facts["search"]
+    assert [step["kept"] for step in steps if "kept" in step] == [False, False]
+    assert steps[-1]["step"] == "all cures at once"
+    assert manifest.recipe["equalize"]
+    assert manifest.recipe["smooth"]
+
+
 def test_search_cut_off_keeps_the_best_that_it_has(place):
     nets.sets(place, nets.uneven(place / "net.onnx", act="Elu"), samples=100)
     manifest = made(place, search_minutes=1e-6)

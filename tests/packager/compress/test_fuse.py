@@ -9,10 +9,12 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
 import onnx  # noqa: E402
+from onnx import helper  # noqa: E402
 
 from agent.contract.errors import ConvertError, UsageError  # noqa: E402
 from packager import torch_models  # noqa: E402
 from packager.compress import fuse  # noqa: E402
+from tests.packager import models  # noqa: E402
 
 NETS = Path(__file__).parent / "nets.py"
 FEEDS = [{"x": np.random.default_rng(0).standard_normal((1, 6, 16)).astype(np.float32)}]
@@ -98,3 +100,30 @@ def test_a_net_without_a_transformer_is_only_folded(tmp_path):
     done = fuse.fuse(tmp_path / "cnn.onnx", tmp_path / "fused.onnx", feed, measure_seconds=0.05)
     assert (done.model_type, done.fused) == ("", {})
     assert done.speed is not None
+
+
+def test_hard_swish_is_joined_and_constants_go_into_convolutions(tmp_path):
+    """As PP-LCNetV3 has it at an old opset: the curve as arithmetic, then a learned scale and shift."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1"], ["c"], name="first"),
+        helper.make_node("Add", ["c", "three"], ["c3"], name="plus"),
+        helper.make_node("Clip", ["c3", "zero", "six"], ["gate"], name="clip"),
+        helper.make_node("Mul", ["c", "gate"], ["cg"], name="gated"),
+        helper.make_node("Div", ["cg", "six"], ["h"], name="sixth"),
+        helper.make_node("Mul", ["scale", "h"], ["s"], name="scale"),
+        helper.make_node("Add", ["s", "shift"], ["t"], name="shift"),
+        helper.make_node("Conv", ["t", "w2"], ["y"], name="last"),
+    ]
+    numbers = {"three": 3, "zero": 0, "six": 6, "scale": 0.4, "shift": -0.2}
+    constants = [
+        *((name, np.array(value, np.float32)) for name, value in numbers.items()),
+        ("w1", models.weights(4, 1, 3, 3, seed=1)),
+        ("w2", models.weights(2, 4, 1, 1, seed=2)),
+    ]
+    shapes = [models.tensor("x", [1, 1, 12, 12])], [models.tensor("y", [1, 2, 10, 10])]
+    path = models.save(tmp_path / "net.onnx", nodes, *shapes, constants)
+    feed = [{"x": np.random.default_rng(0).standard_normal((1, 1, 12, 12)).astype(np.float32)}]
+    done = fuse.fuse(path, tmp_path / "fused.onnx", feed, measure_seconds=0.05)
+    assert done.fused == {"HardSwish": 1, "constants into convolutions": 2}
+    assert (done.nodes_before, done.nodes_after) == (8, 3)
+    assert "1 HardSwish, 2 constants into convolutions" in done.verdict
