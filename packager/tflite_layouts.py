@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from packager.tflite_model import need, operator_name, parse_model, schema, to_bytes
+from packager.tflite_model import need, operator_code, parse_model, schema, to_bytes
 
 if TYPE_CHECKING:
     from agent.contract.manifest import TensorSpec
@@ -80,24 +80,10 @@ def channels_first(model: Any, places: Iterable[int]) -> Any:
         made.shape = [int(graph.tensors[source].shape[axis]) for axis in _FIRST]
         graph.tensors += [axes, made]
         op = fb.OperatorT()
-        op.opcodeIndex, op.inputs = _code(model, fb), [source, len(graph.tensors) - 2]
+        op.opcodeIndex, op.inputs = operator_code(model, "TRANSPOSE"), [source, len(graph.tensors) - 2]
         op.outputs, op.builtinOptions = [len(graph.tensors) - 1], fb.TransposeOptionsT()
         op.builtinOptionsType = fb.BuiltinOptions.TransposeOptions
         graph.operators.append(op)
         graph.outputs = [op.outputs[0] if at == place else int(index) for at, index in enumerate(graph.outputs)]
     model.signatureDefs = None  # they name the old outputs; `rename` writes them anew
     return parse_model(to_bytes(model))
-
-
-def _code(model: Any, fb: Any) -> int:
-    """The place of TRANSPOSE among the operators' codes, put there where it is not."""
-    for place in range(len(model.operatorCodes)):
-        probe = fb.OperatorT()
-        probe.opcodeIndex = place
-        if operator_name(model, probe) == "TRANSPOSE":
-            return place
-    code = fb.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = fb.BuiltinOperator.TRANSPOSE
-    code.version = 1
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1

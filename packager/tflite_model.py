@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections import Counter
 
 IDENTIFIER = b"TFL3"
+_LAST_OLD_CODE = 127  # what the field of files older than schema 3a holds, as a byte
 _QUANTIZED = ("INT8", "UINT8", "INT16", "INT4")
 _DTYPES = {
     "FLOAT32": "float32",
@@ -250,6 +251,22 @@ def is_quantized(model: Any) -> bool:
             if q is not None and q.scale is not None and len(q.scale) and type_name(tensor) in _QUANTIZED:
                 return True
     return False
+
+
+def operator_code(model: Any, name: str) -> int:
+    """The place of an operator among the codes of the file, put there where it is not."""
+    fb = schema()
+    for place in range(len(model.operatorCodes)):
+        probe = fb.OperatorT()
+        probe.opcodeIndex = place
+        if operator_name(model, probe) == name:
+            return place
+    code = fb.OperatorCodeT()
+    code.builtinCode = getattr(fb.BuiltinOperator, name)
+    code.deprecatedBuiltinCode = min(code.builtinCode, _LAST_OLD_CODE)
+    code.version = 1
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
 
 
 def operator_name(model: Any, op: Any) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _STRENGTHS = (0.25, 0.5, 0.65, 0.8, 0.9, 1.0)  # of the width that goes into the readers' weights
-_PAYS = 0.9  # of the noise before: what takes less away is not worth other weights
+PAYS = 0.9  # of the noise before: what takes less away is not worth other weights
 _LEAST = 1e-5
 
 
@@ -41,11 +41,13 @@ class Reader:
     own: bool
 
 
-def best_scale(seen: Sequence[Seen], readers: Sequence[Reader], *, symmetric: bool = False) -> Array | None:
+def best_scale(
+    seen: Sequence[Seen], readers: Sequence[Reader], *, symmetric: bool = False, pays: float = PAYS
+) -> Array | None:
     """What the channels of these tensors, rounded with one step each, are best divided by; None where that buys too little.
 
     For weights of 8 bits with a scale per output channel. `symmetric` where zero lies in the middle of the tensors'
-    ranges.
+    ranges; `pays` is the share of the noise before that may be left at most.
     """
     import numpy as np
 
@@ -56,7 +58,7 @@ def best_scale(seen: Sequence[Seen], readers: Sequence[Reader], *, symmetric: bo
     alive = (widths > _LEAST) & (taken > _LEAST)  # a channel that is never seen, or never read, stays as it is
     if not alive.any():
         return None
-    least, found = _PAYS * _noise(seen, readers, np.ones_like(widths), symmetric=symmetric), None
+    least, found = pays * _noise(seen, readers, np.ones_like(widths), symmetric=symmetric), None
     for strength in _STRENGTHS:
         scale = np.maximum(widths, _LEAST) ** strength / np.maximum(taken, _LEAST) ** (1 - strength)
         scale = np.where(alive, scale / np.exp(np.log(scale[alive]).mean()), 1.0)

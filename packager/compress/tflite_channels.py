@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from packager.tflite_model import constant, operator_name, schema, text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
     Array = np.ndarray[Any, Any]
 
 # The axes of the weights: their output channels, their input channels.
-_AXES = {"CONV_2D": (0, 3), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (0, 1)}
+_AXES = {"CONV_2D": (0, 3), "DEPTHWISE_CONV_2D": (3, 3), "FULLY_CONNECTED": (0, 1), "MUL": (0, 0)}
+FACTOR = "_narrowed"  # how what tflite_factors.py puts in is called, behind the name of what is multiplied
 _SUMS = ("ADD", "SUB", "MAXIMUM", "MINIMUM")
 _WINDOWS = ("MAX_POOL_2D", "AVERAGE_POOL_2D")
 _DATA, _WEIGHTS, _BIAS = 0, 1, 2  # places among the inputs
@@ -60,13 +61,13 @@ class Channels:
     clips: list[Any]
 
 
-def scalable(model: Any) -> list[Channels]:
+def scalable(model: Any, factors: Sequence[Layer] = ()) -> list[Channels]:
     """All channels of the first graph that have layers on both sides and nothing but them, sums, pools and pads between.
 
-    Exact across no activation and ReLU. Layers that share their weights with others are none.
+    Exact across no activation and ReLU. Layers that share their weights with others are none; `factors` count as layers.
     """
     graph = model.subgraphs[0]
-    sets = _Sets(model, {id(layer.op): layer for layer in layers_with_weights(model)})
+    sets = _Sets(model, {id(layer.op): layer for layer in (*layers_with_weights(model), *factors)})
     sets.fixed |= {int(index) for side in (graph.inputs, graph.outputs) for index in side}
     for op in graph.operators:
         sets.take(op)
@@ -90,7 +91,7 @@ class _Sets:
         layer, through = self._layers.get(id(op)), _through(self._model, op)
         if layer is not None:
             self._made.append((outputs[0], layer))
-            if _reads_each(self._model.subgraphs[0], layer):
+            if reads_each(self._model.subgraphs[0], layer):
                 self._read.append((inputs[_DATA], layer))
             else:
                 self.fixed.add(inputs[_DATA])
@@ -130,7 +131,7 @@ def layers_with_weights(model: Any) -> list[Layer]:
     found = []
     for op in graph.operators:
         kind = operator_name(model, op)
-        if kind not in _AXES:
+        if kind not in _AXES or kind == "MUL":
             continue
         layer = Layer(kind, op, int(op.inputs[_WEIGHTS]))
         held = [layer.weights, *([layer.bias] if layer.bias >= 0 else [])]
@@ -140,7 +141,7 @@ def layers_with_weights(model: Any) -> list[Layer]:
     return found
 
 
-def _reads_each(graph: Any, layer: Layer) -> bool:
+def reads_each(graph: Any, layer: Layer) -> bool:
     """Whether each input channel meets weights of its own: no groups, no depth multiplier, no flattened map."""
     data, weights = (graph.tensors[int(layer.op.inputs[place])] for place in (_DATA, _WEIGHTS))
     return bool(len(data.shape)) and int(data.shape[-1]) == int(weights.shape[layer.in_axis])

@@ -2,16 +2,17 @@
 layer that makes them, whose weights have a scale for each output, and the layers that read them take the width over.
 
 As SmoothQuant (Xiao et al. 2022, arXiv:2211.10438) does it before matrix products, here between convolutions and without an
-operator more.
+operator more; before matrix products by a multiplication where nothing else can take it over.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from packager.compress.channel_scales import Reader, Seen, best_scale
+from packager.compress.channel_scales import PAYS, Reader, Seen, best_scale
 from packager.compress.quantize.tflite_ranges import tensor_values
-from packager.compress.tflite_channels import Channels, Layer, rescale, scalable
+from packager.compress.tflite_channels import Channels, Layer, layers_with_weights, rescale, scalable
+from packager.compress.tflite_factors import drop_idle, insert_factors
 from packager.tflite_model import constant, text, to_bytes
 
 if TYPE_CHECKING:
@@ -22,23 +23,27 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _MOST_SAMPLES = 32
+_PAYS_IN_FLOAT = 0.5  # what takes less away is not worth an operator
 
 
-def smooth_tflite(model: Any, feeds: Samples) -> int:
+def smooth_tflite(model: Any, feeds: Samples, *, floats: bool = True) -> tuple[int, int]:
     """Scales channels so that rounding adds the least noise to what the layers that read them give; of how many tensors, or
-    groups of tensors that are added up. For weights with a scale per channel. The function stays the same.
+    groups of tensors that are added up, and how many of these by a multiplication in float before matrix products, which is
+    put in only with `floats`. For weights with a scale per channel. The function stays the same.
     """
-    groups = [one for one in scalable(model) if not one.clips]
-    if not groups:
-        return 0
-    seen = _seen(model, groups, feeds)
+    free = {index for one in scalable(model) for index in one.tensors}
+    factors = insert_factors(model, layers_with_weights(model), free) if floats else []
+    own = {id(one.op) for one in factors}
+    groups = [one for one in scalable(model, factors) if not one.clips]
+    seen = _seen(model, groups, feeds) if groups else {}
     done = 0
     for one in groups:
-        scale = _best(model, one, seen)
+        dear = any(id(layer.op) in own for layer in one.makers)
+        scale = _best(model, one, seen, _PAYS_IN_FLOAT if dear else PAYS)
         if scale is not None:
             rescale(model, one, scale)
             done += 1
-    return done
+    return done, drop_idle(model, factors)
 
 
 def _seen(model: Any, groups: list[Channels], feeds: Samples) -> dict[int, Seen]:
@@ -61,9 +66,10 @@ def _seen(model: Any, groups: list[Channels], feeds: Samples) -> dict[int, Seen]
     return found
 
 
-def _best(model: Any, one: Channels, seen: dict[int, Seen]) -> Array | None:
+def _best(model: Any, one: Channels, seen: dict[int, Seen], pays: float) -> Array | None:
     """What the channels are best divided by; None where that buys too little."""
-    return best_scale([seen[index] for index in one.tensors], [_reader(model, layer, seen) for layer in one.readers])
+    readers = [_reader(model, layer, seen) for layer in one.readers]
+    return best_scale([seen[index] for index in one.tensors], readers, pays=pays)
 
 
 def _reader(model: Any, layer: Layer, seen: dict[int, Seen]) -> Reader:

@@ -12,6 +12,7 @@ from agent.contract.errors import ConvertError, EdgepackError, nearest, unknown_
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.compress.quantize.tflite_ranges import kept_ranges
 from packager.compress.quantize.tflite_repairs import corrected, rescaled
+from packager.compress.tflite_channels import FACTOR
 from packager.tflite_graph import float_operators
 from packager.tflite_model import constant, is_quantized, need, operator_name, parse_model, quiet, read_model, text
 
@@ -69,6 +70,7 @@ def quantize_tflite(
             if recipe.needs_calibration and feeds is not None:
                 progress("calibrating")
                 raw, findings = rescaled(raw, recipe, feeds, cache)
+                model = parse_model(raw)  # smoothing may have put operators in
                 # Ranges of all that any recipe may quantise: what is left out this time may come in the next.
                 whole = quantizer_module.Quantizer(raw)
                 _RULES[recipe.precision](whole, model, dataclasses.replace(recipe, exclude=()))
@@ -165,12 +167,13 @@ _RULES = {"fp16": _half, "int8-dynamic": _dynamic, "int8": _static, "int16x8": _
 def chosen_operators(model: Any, wanted: Iterable[str], exclude: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The operators to quantise, as (name, scope): the wanted kinds, what passes their values on unchanged, and what
     stands between them on all sides. Those whose first output is named in `exclude` stay in float, and so does what stood
-    between them.
+    between them; nor are multiplications that smoothing put in quantised, whose numbers differ more than 8 bits can tell.
     """
     graph = model.subgraphs[0]
     kinds = [operator_name(model, op) for op in graph.operators]
     chain, left = _Chain(graph, kinds), set(exclude)
-    free = [not len(op.outputs) or text(graph.tensors[op.outputs[0]].name) not in left for op in graph.operators]
+    names = [text(graph.tensors[op.outputs[0]].name) if len(op.outputs) else "" for op in graph.operators]
+    free = [name not in left and not name.endswith(FACTOR) for name in names]
     joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted and free[place]}
     while True:
         multiplied = [kind in set(wanted) and free[place] for place, kind in enumerate(kinds)]

@@ -27,12 +27,15 @@ def rescaled(raw: bytes, recipe: Recipe, feeds: Samples, cache: Path | None) -> 
     """The graph equalised and smoothed as the recipe asks; the very bytes where there is nothing to scale."""
     if not (recipe.equalize or recipe.smooth):
         return raw, []
-    label = f"rescaled-{'equal' if recipe.equalize else ''}{'smooth' if recipe.smooth else ''}"
+    label = f"rescaled-{'equal' if recipe.equalize else ''}{'smooth' if recipe.smooth else ''}{recipe.scope}"
     made = _once(cache, label, raw, lambda: _rescale(raw, recipe, feeds))
     findings = []
+    smoothed = "have their wide channels narrowed, and the weights that read them widened"
+    if made["factors"]:
+        smoothed += f", {int(made['factors'])} by a multiplication before matrix products"
     for asked, code, words in (
         (recipe.equalize, "equalised", "have the same range in the weights before and after them"),
-        (recipe.smooth, "smoothed", "have their wide channels narrowed, and the weights that read them widened"),
+        (recipe.smooth, "smoothed", smoothed),
     ):
         if asked:
             findings.append(Finding(code, INFO, f"{int(made[code])} activations (or sums of some) {words}", ""))
@@ -43,10 +46,9 @@ def _rescale(raw: bytes, recipe: Recipe, feeds: Samples) -> dict[str, Array]:
     import numpy as np
 
     model = parse_model(raw)
-    counts = {
-        "equalised": equalize_tflite(model) if recipe.equalize else 0,
-        "smoothed": smooth_tflite(model, feeds) if recipe.smooth else 0,
-    }
+    counts = {"equalised": equalize_tflite(model) if recipe.equalize else 0, "smoothed": 0, "factors": 0}
+    if recipe.smooth:
+        counts["smoothed"], counts["factors"] = smooth_tflite(model, feeds, floats=recipe.scope != "all")
     made = to_bytes(model) if any(counts.values()) else raw
     return {"model": np.frombuffer(made, np.uint8), **{key: np.array(count) for key, count in counts.items()}}
 
