@@ -127,11 +127,11 @@ class Search:
         return best if best.safe else self._all_at_once(best, levers)
 
     def _all_at_once(self, best: Trial, levers: Sequence[tuple[str, dict[str, Any]]]) -> Trial:
-        """The best of what there is and of all switches that change this model at all, with each range method that was kept:
+        """The best of what there is and of all cures that change this model at all, with each range method that was kept:
         where the noise is large, cures need one another, and what one does alone says little.
         """
         told = {cure.words: cure for cure in self.cures if not (cure.why or cure.idle)}
-        switches = [change for words, change in levers if words in told and set(change.values()) == {True}]
+        switches = [change for words, change in levers if words in told and "method" not in change]
         methods = [
             (words, change) for words, change in levers if "method" in change and words in told and told[words].kept
         ]

@@ -14,7 +14,7 @@ from packager.compress.quantize.tflite_ranges import clip_ranges, histograms
 from packager.compress.quantize.tflite_repairs import rescaled
 from packager.recipe import Recipe
 from packager.tflite_lower import levers, options_of, settled
-from packager.tflite_model import constant, parse_model, rename, text, to_bytes
+from packager.tflite_model import constant, operator_name, parse_model, rename, text, to_bytes
 from packager.tflite_run import run_tflite
 from tests.tflite_models import Graph, add, conv, dense, fb, mean, needs_tflite, pool, reshape
 
@@ -110,6 +110,42 @@ def test_relu6_becomes_relu_by_equalisation_and_is_left_alone_by_smoothing():
 
     assert fused({"equalize": True}) == [fb.ActivationFunctionType.RELU] * 2
     assert fused({"smooth": True}) == [fb.ActivationFunctionType.RELU6] * 2
+
+
+def product(curve="HARD_SWISH"):
+    """dense, a curve that does not scale, dense; the channels between are uneven, the second product even again."""
+    g = Graph()
+    image = g.tensor("image", [1, 8, 8, 3])
+    first = dense(g, reshape(g, image, "flat", [1, 192]), "first", 192, 4, seed=1)
+    middle = g.op(curve, [first], [g.tensor("middle", [1, 4])])
+    dense(g, middle, "last", 4, 3, seed=2)
+    for name, factor in (("first/w", UNEVEN[:, None]), ("first/b", UNEVEN), ("last/w", 1 / UNEVEN)):
+        tensor = next(one for one in g.graph.tensors if text(one.name) == name)
+        values = constant(g.model, tensor) * factor.astype("float32")
+        g.model.buffers[tensor.buffer].data = np.frombuffer(values.astype("float32").tobytes(), np.uint8)
+    return made(g, image, int(g.graph.operators[-1].outputs[0]))
+
+
+def test_what_a_product_reads_behind_a_curve_is_narrowed_by_a_multiplication(tmp_path):
+    raw, feeds = product(), images()
+    changed, (told,) = rescaled(raw, dataclasses.replace(INT8, smooth=True), samples(feeds), None)
+    assert noise(raw, changed, feeds, tmp_path) < 1e-9
+    assert told.message.endswith("1 by a multiplication before matrix products")
+    kinds = [operator_name(parse_model(changed), op) for op in parse_model(changed).subgraphs[0].operators]
+    assert kinds == ["RESHAPE", "FULLY_CONNECTED", "HARD_SWISH", "MUL", "FULLY_CONNECTED"]
+    plain, _ = quantised(raw, feeds, tmp_path)
+    cured, _ = quantised(raw, feeds, tmp_path, smooth=True)
+    assert noise(raw, cured, feeds, tmp_path) < noise(raw, plain, feeds, tmp_path)
+    graph = parse_model(cured).subgraphs[0]
+    (factor,) = (op for op in graph.operators if operator_name(parse_model(cured), op) == "MUL")
+    assert graph.tensors[int(factor.inputs[1])].type == fb.TensorType.FLOAT32
+
+
+def test_where_all_is_in_int8_no_multiplication_is_put_in(tmp_path):
+    """It would be rounded itself, with one scale for numbers that differ by thousands."""
+    raw = product()
+    recipe = dataclasses.replace(INT8, smooth=True, scope="all")
+    assert rescaled(raw, recipe, samples(images()), None)[0] == raw
 
 
 def test_biases_that_layers_share_are_parted(tmp_path):
