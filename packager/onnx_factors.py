@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from packager.onnx_model import all_nodes
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -59,10 +61,9 @@ class _Graph:
         for node in model.graph.node:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
-            for attribute in node.attribute:  # what a subgraph reads is read
-                for inner in attribute.g.node:
-                    for name in inner.input:
-                        self.readers.setdefault(name, []).append(None)
+            for inner in (one for attribute in node.attribute for one in _graphs(attribute)):
+                for name in (name for one in all_nodes(inner) for name in one.input):
+                    self.readers.setdefault(name, []).append(None)  # what a subgraph reads is read
 
     def constant(self, name: str) -> Array | None:
         """A constant of float32; None for another."""
@@ -115,6 +116,10 @@ class _Graph:
         from onnx import numpy_helper
 
         self.tensors[name].CopyFrom(numpy_helper.from_array(values.astype("float32"), name))
+
+
+def _graphs(attribute: Any) -> list[Any]:
+    return [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]
 
 
 def _folded(graph: _Graph, node: Any) -> bool:

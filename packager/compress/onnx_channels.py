@@ -9,6 +9,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from packager.onnx_model import all_nodes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -62,7 +64,7 @@ class Graph:
 
         self.model, self._shapes = model, dict(shapes)
         self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        self.uses = Counter(name for node in model.graph.node for name in node.input if name)
+        self.uses = Counter(name for node in all_nodes(model.graph) for name in node.input if name)
         self.uses.update(value.name for value in model.graph.output)
 
     def shape(self, name: str) -> Shape:
@@ -96,6 +98,10 @@ def scalable(graph: Graph) -> list[Channels]:
     """
     sets = _Sets(graph)
     sets.fixed |= {value.name for value in (*graph.model.graph.input, *graph.model.graph.output)}
+    read = Counter(name for node in graph.model.graph.node for name in node.input if name)
+    outer = {value.name for value in graph.model.graph.output}
+    # What a branch or a loop reads from outside is no input of its node.
+    sets.fixed |= {name for name, count in graph.uses.items() if count > read[name] + (name in outer)}
     for node in graph.model.graph.node:
         sets.take(node)
     return sets.found()

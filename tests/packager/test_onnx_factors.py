@@ -101,3 +101,12 @@ def test_weights_that_two_layers_share_are_left(tmp_path):
     model = net(tmp_path, nodes, [("a", A), ("w", KERNEL)])
     model.graph.output.append(models.tensor("z", [None] * 4))
     assert fold_factors(model) == 0
+
+
+def test_what_a_branch_reads_from_outside_is_left(tmp_path):
+    mul = helper.make_node("Mul", ["x", "a"], ["ax"], name="mul")
+    read = helper.make_node("Identity", ["ax"], ["z"])
+    branch = helper.make_graph([read], "branch", [], [models.tensor("z", [1, 3, 8, 8])])
+    either = helper.make_node("If", ["yes"], ["seen"], name="if", then_branch=branch, else_branch=branch)
+    model = net(tmp_path, [mul, conv("ax", 1), either], [("a", A), ("w", KERNEL), ("yes", np.array(True))])
+    assert fold_factors(model) == 0

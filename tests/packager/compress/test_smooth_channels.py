@@ -147,3 +147,14 @@ def test_an_activation_that_does_not_scale_is_left_alone(residual, kind):
     first = next(t for t in model.graph.initializer if t.name == "w_first").raw_data
     assert smooth_channels(model, feeds(residual), RECIPE) == 1  # the sum
     assert next(t for t in model.graph.initializer if t.name == "w_first").raw_data == first
+
+
+def test_what_a_branch_reads_from_outside_is_left_alone(residual):
+    model = load_model(residual)
+    inner = helper.make_graph(
+        [helper.make_node("Identity", ["r"], ["z"])], "branch", [], [models.tensor("z", [1, 4, 8, 8])]
+    )
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["seen"], name="if", then_branch=inner, else_branch=inner))
+    model.graph.output.append(models.tensor("seen", [1, 4, 8, 8]))
+    assert smooth_channels(model, feeds(residual), RECIPE) == 1  # the sum; not what the ReLU gives
