@@ -45,7 +45,7 @@ def show(name: str, *, as_json: bool) -> None:
         print_json(document)
         return
     for key, value in document.items():
-        if key not in ("steps", "schema"):
+        if key not in ("steps", "schema") and (key, value) != ("qat", ""):  # without it nothing is trained
             click.echo(f"{key}: {_shown(value)}")
     for number, step in enumerate(document["steps"], 1):
         told = ", ".join(
