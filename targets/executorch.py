@@ -131,6 +131,8 @@ class Executorch:
         rows: list[tuple[str, dict[str, Any]]] = [
             ("per channel", {"per_channel": True}),
             ("bias correction", {"bias_correction": True}),
+            # Smoothed channels make weights wider, whose rounding shifts what layers give: never without the correction.
+            ("smoothed activations", {"smooth": True, "bias_correction": True, "per_channel": True}),
             ("clipped ranges (MSE)", {"method": "mse"}),
             ("clipped ranges (percentile)", {"method": "percentile", "percentile": 99.99}),
             ("cross-layer equalisation", {"equalize": True}),
@@ -227,7 +229,7 @@ def _options(recipe: Recipe) -> dict[str, Any]:
         options["method"] = recipe.method
         if recipe.method == "percentile":
             options["percentile"] = recipe.percentile
-    options |= {key: True for key in ("equalize", "bias_correction") if getattr(recipe, key)}
+    options |= {key: True for key in ("equalize", "smooth", "bias_correction") if getattr(recipe, key)}
     if recipe.exclude:
         options["exclude"] = list(recipe.exclude)
     return options

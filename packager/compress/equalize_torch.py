@@ -24,25 +24,15 @@ def equalize(graph: Any) -> int:
     measured.
     """
     torch = torch_models.need_torch()
-    pairs = list(_pairs(graph))
-    names = {str(one.target) for first, second, _ in pairs for one in _held(first) + _held(second)}
-    shared = [node for node in graph.graph.nodes if node.op == "get_attr" and str(node.target) in names]
-    if len(shared) > len(names) or any(len(node.users) > 1 for node in shared):
-        return 0  # a weight that two layers share cannot be scaled for one
-    arrays = {name: _attribute(graph, name).detach().numpy().copy() for name in names}
-    for _ in range(SWEEPS):
-        for first, second, _ in pairs:
-            before, after = (arrays[str(one.args[1].target)] for one in (first, second))
-            found = scales(before, after)
-            if found is None:
-                continue
-            factor, axis = found
-            before /= factor.reshape(-1, *[1] * (before.ndim - 1))
-            for bias in _held(first)[1:]:
-                arrays[str(bias.target)] /= factor
-            after *= factor.reshape(*[-1 if place == axis else 1 for place in range(after.ndim)])
-    for name, array in arrays.items():
-        _set(graph, name, torch.from_numpy(array.astype("float32")))
+    pairs = list(convolution_pairs(graph))
+
+    def scale(before: Any, after: Any, name: str) -> Any:
+        del name
+        found = scales(before, after)
+        return None if found is None else found[0]
+
+    if not rescale_pairs(graph, pairs, scale, sweeps=SWEEPS):
+        return 0
     relu = torch.ops.aten.relu.default
     for _, _, between in pairs:
         if between is not None and between.target != relu:
@@ -51,7 +41,37 @@ def equalize(graph: Any) -> int:
     return len(pairs)
 
 
-def _pairs(graph: Any) -> Iterator[tuple[Any, Any, Any]]:
+def rescale_pairs(
+    graph: Any, pairs: Sequence[tuple[Any, Any, Any]], scale: Callable[[Any, Any, str], Any], *, sweeps: int
+) -> bool:
+    """Divides each first convolution's output channels by what `scale` says of both weights and of what lies between, and
+    multiplies the second's input channels with it, in place. False, and nothing done, where layers share weights.
+    """
+    torch = torch_models.need_torch()
+    names = {str(one.target) for first, second, _ in pairs for one in _held(first) + _held(second)}
+    shared = [node for node in graph.graph.nodes if node.op == "get_attr" and str(node.target) in names]
+    if not pairs or len(shared) > len(names) or any(len(node.users) > 1 for node in shared):
+        return False  # a weight that two layers share cannot be scaled for one
+    arrays = {name: _attribute(graph, name).detach().numpy().copy() for name in names}
+    for _ in range(sweeps):
+        for first, second, between in pairs:
+            before, after = (arrays[str(one.args[1].target)] for one in (first, second))
+            deep = after.shape[1] == 1 and after.shape[0] == before.shape[0]
+            if after.shape[0 if deep else 1] != before.shape[0]:
+                continue
+            factor = scale(before, after, (between or first).name)
+            if factor is None:
+                continue
+            before /= factor.reshape(-1, *[1] * (before.ndim - 1))
+            for bias in _held(first)[1:]:
+                arrays[str(bias.target)] /= factor
+            after *= factor.reshape(*[-1 if place == (0 if deep else 1) else 1 for place in range(after.ndim)])
+    for name, array in arrays.items():
+        _set(graph, name, torch.from_numpy(array.astype("float32")))
+    return True
+
+
+def convolution_pairs(graph: Any) -> Iterator[tuple[Any, Any, Any]]:
     """Two convolutions that nothing but a ReLU or a clamp from 0 lies between, and that."""
     aten = torch_models.need_torch().ops.aten
     for first in graph.graph.nodes:

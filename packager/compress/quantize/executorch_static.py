@@ -18,6 +18,7 @@ from agent.contract.finding import INFO, Finding
 from packager import executorch_lower, torch_models
 from packager.compress.equalize_torch import correct_biases, equalize, weight_shifts
 from packager.compress.quantize.executorch_ranges import Histogram, fill, known_range, measure, watched
+from packager.compress.smooth_torch import smooth
 from packager.executorch_lower import quantising, quiet
 from packager.executorch_quantizer import quantizer, unchanged, within
 from packager.torch_compare import outputs_of, worst_cosine
@@ -64,7 +65,7 @@ class Floats:
     def __init__(self, exported: Any, program: Program, feeds: Sequence[Sequence[Any]]) -> None:
         self.exported, self.program, self.feeds = exported, program, feeds
         self.written: dict[str, tuple[Path, Delegation]] = {}  # by the draft's digest
-        self._cured: dict[bool, _Cured] = {}
+        self._cured: dict[tuple[bool, bool], _Cured] = {}
         self._expected: list[Any] = []
 
     def prepare(self, recipe: Recipe) -> Any:
@@ -99,12 +100,15 @@ class Floats:
         return self.feeds[:_COMPARED], self._expected
 
     def _by_cures(self, recipe: Recipe) -> _Cured:
-        if recipe.equalize not in self._cured:
+        key = (recipe.equalize, recipe.smooth and recipe.per_channel)
+        if key not in self._cured:
             graph = unchanged(self.exported.module())
             if recipe.equalize:
                 equalize(graph)
-            self._cured[recipe.equalize] = _Cured(graph)
-        return self._cured[recipe.equalize]
+            if recipe.smooth and recipe.per_channel:
+                smooth(graph, self.feeds)
+            self._cured[key] = _Cured(graph)
+        return self._cured[key]
 
     def _shifts(self, cured: _Cured, recipe: Recipe) -> dict[str, Any]:
         if recipe.per_channel not in cured.shifts:

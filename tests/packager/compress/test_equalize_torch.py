@@ -9,6 +9,7 @@ from torch import nn  # noqa: E402 - after the skip
 
 from packager.compress.equalize_torch import correct_biases, equalize, weight_shifts  # noqa: E402
 from packager.compress.quantize.onnx_correction import rounded  # noqa: E402
+from packager.compress.smooth_torch import smooth  # noqa: E402
 from packager.recipe import NAMED  # noqa: E402
 
 
@@ -44,6 +45,37 @@ def test_channels_share_their_ranges_and_a_relu_net_computes_the_same(depthwise)
     with torch.no_grad():
         for feed in samples(3):
             assert torch.allclose(graph(*feed), module(*feed), atol=1e-5)
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+def test_smoothed_channels_are_as_wide_as_one_another_and_the_net_computes_the_same(depthwise):
+    module = net(nn.ReLU(), depthwise=depthwise)
+    with torch.no_grad():
+        module[0].bias *= torch.logspace(-1, 1, 8)
+        axis = 0 if depthwise else 1
+        module[2].weight /= torch.logspace(-1, 1, 8).reshape([-1 if place == axis else 1 for place in range(4)])
+    graph = graph_of(module)
+    assert smooth(graph, samples()) >= 1
+
+    def widths(parts):
+        with torch.no_grad():
+            return torch.stack([parts(feed[0]) for feed in samples()]).amax((0, 1, 3, 4))
+
+    first = dict(graph.named_parameters())
+    now = widths(lambda x: nn.functional.conv2d(x, first["0.weight"], first["0.bias"]).relu())
+    before = widths(module[:2])
+    assert now.max() / now.min() < before.max() / before.min() / 4
+    with torch.no_grad():
+        for feed in samples(3):
+            assert torch.allclose(graph(*feed), module(*feed), atol=1e-5)
+
+
+@pytest.mark.parametrize("act", [nn.ReLU6(), nn.Sigmoid()])
+def test_smoothing_leaves_alone_what_does_not_scale(act):
+    module = net(act)
+    graph = graph_of(module)
+    smooth(graph, samples())
+    assert torch.equal(dict(graph.named_parameters())["0.weight"], module[0].weight)
 
 
 @pytest.mark.parametrize("inplace", [False, True])
