@@ -1,72 +1,64 @@
-"""Smoothed activations of an exported graph, between two convolutions: channels that are wide beside the others are narrowed
-by the first, and the second takes the width over. No operator more, and the same function.
+"""Smoothed activations of an exported graph, between its layers: channels that are wide beside the others are narrowed by what
+makes them, and what reads them takes the width over. No operator more, and the same function.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from packager import torch_models
 from packager.compress.channel_scales import Reader, Seen, best_scale
-from packager.compress.equalize_torch import convolution_pairs, rescale_pairs
+from packager.compress.torch_channels import Arrays, Channels, scalable, values_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _MOST_SAMPLES = 32
+_CLAMPS = ("relu", "hardtanh")
 
 
 def smooth(graph: Any, feeds: Sequence[Sequence[Any]]) -> int:
-    """Scales channels, in place, so that rounding adds the least noise to what the second of two convolutions gives; between
-    how many pairs. Across nothing or a ReLU; for weights with a scale per channel.
+    """Scales channels, in place, so that rounding adds the least noise to what reads them; of how many tensors, or groups of
+    tensors that are added up. For weights with a scale per channel.
     """
-    aten = torch_models.need_torch().ops.aten
-    exact = (aten.relu.default, aten.relu_.default)
-    pairs = [pair for pair in convolution_pairs(graph) if pair[2] is None or pair[2].target in exact]
-    seen = _seen(graph, {(between or first).name for first, _, between in pairs}, feeds)
+    shapes = {name: tuple(value.shape) for name, value in next(values_of(graph, feeds[:1])).items()}
+    groups = [one for one in scalable(graph, shapes) if not one.clips]
+    if not groups:
+        return 0
+    seen = _seen(graph, {node.name for one in groups for node in one.nodes}, feeds[:_MOST_SAMPLES])
+    arrays = Arrays(graph, groups)
     done = 0
-
-    def scale(before: Any, after: Any, name: str) -> Any:
-        nonlocal done
-        found = best_scale([seen[name]], [_reader(before, after, seen[name])])
-        done += found is not None
-        return found
-
-    rescale_pairs(graph, pairs, scale, sweeps=1)
+    for one in groups:
+        readers = [
+            Reader(arrays.rows(layer, layer.in_axis), seen[layer.node.args[0].name].power, layer.deep)
+            for layer in one.readers
+        ]
+        scale = best_scale([seen[node.name] for node in _rounded(one)], readers)
+        if scale is not None:
+            arrays.rescale(one, scale)
+            done += 1
+    arrays.write()
     return done
 
 
-def _reader(before: Any, after: Any, seen: Seen) -> Reader:
-    """The second convolution's weights (out, in, window), or (channels, 1, window) of a depthwise one."""
-    import numpy as np
+def _rounded(group: Channels) -> list[Any]:
+    """The nodes whose values are rounded: a layer's behind the ReLU that alone reads it."""
 
-    own = after.shape[1] == 1 and after.shape[0] == before.shape[0]
-    rows = after.reshape(len(after), 1, -1) if own else np.moveaxis(after, 1, 0).reshape(after.shape[1], len(after), -1)
-    return Reader(rows, seen.power, own)
+    def hidden(node: Any) -> bool:
+        return len(node.users) == 1 and any(word in str(next(iter(node.users)).target) for word in _CLAMPS)
+
+    return [node for node in group.nodes if not hidden(node)]
 
 
 def _seen(graph: Any, names: set[str], feeds: Sequence[Sequence[Any]]) -> dict[str, Seen]:
     import numpy as np
 
-    torch = torch_models.need_torch()
     found: dict[str, Seen] = {}
-    base: Any = torch.fx.Interpreter
-
-    class Seeing(base):  # type: ignore[misc] # the base is known at run time only
-        def run_node(self, n: Any) -> Any:
-            value = super().run_node(n)
-            if n.name in names:
-                rows = value.transpose(0, 1).flatten(1).double()
-                low, high, power = (one.numpy() for one in (rows.amin(1), rows.amax(1), (rows**2).mean(1)))
-                one = found.setdefault(n.name, Seen(low, high, np.zeros_like(power)))
-                one.low, one.high, one.power = np.minimum(one.low, low), np.maximum(one.high, high), one.power + power
-            return value
-
-    few = feeds[:_MOST_SAMPLES] if names else []
-    running = Seeing(graph)
-    with torch.no_grad():
-        for feed in few:
-            running.run(*[one.clone() for one in feed])
+    for values in values_of(graph, feeds):
+        for name in names & values.keys():
+            rows = values[name].transpose(0, 1).flatten(1).double()
+            low, high, power = (one.numpy() for one in (rows.amin(1), rows.amax(1), (rows**2).mean(1)))
+            one = found.setdefault(name, Seen(low, high, np.zeros_like(power)))
+            one.low, one.high, one.power = np.minimum(one.low, low), np.maximum(one.high, high), one.power + power
     for one in found.values():
-        one.power /= len(few)
+        one.power /= len(feeds)
     return found

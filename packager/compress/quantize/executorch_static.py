@@ -104,7 +104,7 @@ class Floats:
         if key not in self._cured:
             graph = unchanged(self.exported.module())
             if recipe.equalize:
-                equalize(graph)
+                equalize(graph, self.feeds)
             if recipe.smooth and recipe.per_channel:
                 smooth(graph, self.feeds)
             self._cured[key] = _Cured(graph)

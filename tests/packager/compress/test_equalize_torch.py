@@ -39,7 +39,7 @@ def spread(weight):
 def test_channels_share_their_ranges_and_a_relu_net_computes_the_same(depthwise):
     module = net(nn.ReLU(), depthwise=depthwise)
     graph = graph_of(module)
-    assert equalize(graph) == 2
+    assert equalize(graph, samples()) == 2
     after = dict(graph.named_parameters())["0.weight"]
     assert spread(after) < spread(module[0].weight) / 4
     with torch.no_grad():
@@ -81,14 +81,41 @@ def test_smoothing_leaves_alone_what_does_not_scale(act):
 @pytest.mark.parametrize("inplace", [False, True])
 def test_a_relu6_between_becomes_a_relu(inplace):
     graph = graph_of(net(nn.ReLU6(inplace=inplace)))
-    assert equalize(graph) == 2
+    assert equalize(graph, samples()) == 2
     assert not [node for node in graph.graph.nodes if "hardtanh" in str(node.target)]
     graph(*samples(1)[0])
 
 
+class Residual(nn.Module):
+    """A sum with a short cut, a pool, a mean over places, a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.pool, self.last = nn.MaxPool2d(2), nn.Linear(8, 4)
+        with torch.no_grad():
+            self.first.weight *= torch.logspace(-1, 1, 8).reshape(-1, 1, 1, 1)
+
+    def forward(self, x):
+        x = self.pool(self.first(x).relu())
+        return self.last((x + self.second(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("cure", [equalize, smooth])
+def test_channels_are_scaled_over_pools_sums_and_means(cure):
+    module = Residual().eval()
+    graph = graph_of(module)
+    assert cure(graph, samples()) == 1  # all of them are one group, for the sum's sake
+    assert not torch.equal(dict(graph.named_parameters())["last.weight"], module.last.weight)
+    with torch.no_grad():
+        for feed in samples(3):
+            assert torch.allclose(graph(*feed), module(*feed), atol=1e-4)
+
+
 def test_nothing_is_scaled_across_what_does_not_scale():
     graph = graph_of(net(nn.Sigmoid()))
-    assert equalize(graph) == 1
+    assert equalize(graph, samples()) == 1
 
 
 def test_a_weight_that_two_layers_share_is_left():
@@ -96,7 +123,7 @@ def test_a_weight_that_two_layers_share_is_left():
     module[4] = nn.Conv2d(8, 8, 3)
     module[4].weight = module[2].weight
     graph = graph_of(module)
-    assert equalize(graph) == 0
+    assert equalize(graph, samples()) == 0
 
 
 @pytest.mark.parametrize("bias", [False, True])
