@@ -47,13 +47,15 @@ class Scaled:
 @dataclasses.dataclass
 class Channels:
     """Tensors whose channels hold the same values but for sums, shifts and pools, the operators that make and those that read
-    them, and the additions of constants between them.
+    them, and the additions of constants between them. `clips` are the clamps from 0 among them (a ReLU6 behind a layer), for
+    which scaling is not exact.
     """
 
     tensors: list[str]
     makers: list[Scaled]
     readers: list[Scaled]
     shifts: list[Any]
+    clips: list[Any]
 
 
 class Graph:
@@ -117,6 +119,7 @@ class _Sets:
         self._made: list[tuple[str, Scaled]] = []
         self._read: list[tuple[str, Scaled]] = []
         self._shifts: list[tuple[str, Any]] = []
+        self._clips: list[tuple[str, Any]] = []
 
     def take(self, node: Any) -> None:
         """Learns what an operator joins, or fixes."""
@@ -135,6 +138,8 @@ class _Sets:
                 self._parent[self._root(one)] = self._root(joined[0])
             if shift:
                 self._shifts.append((joined[0], node))
+            elif node.op_type == "Clip":
+                self._clips.append((joined[0], node))
         loose = {*node.input, *node.output} - {*joined, *self._graph.constants, ""}
         self.fixed |= loose
 
@@ -144,8 +149,9 @@ class _Sets:
         groups: dict[str, Channels] = {}
         for name in [one for node in self._graph.model.graph.node for one in node.output]:
             if self._root(name) not in fixed:
-                groups.setdefault(self._root(name), Channels([], [], [], [])).tensors.append(name)
-        for key, side in (("makers", self._made), ("readers", self._read), ("shifts", self._shifts)):
+                groups.setdefault(self._root(name), Channels([], [], [], [], [])).tensors.append(name)
+        sides = ("makers", self._made), ("readers", self._read), ("shifts", self._shifts), ("clips", self._clips)
+        for key, side in sides:
             for name, one in side:
                 if self._root(name) in groups:
                     getattr(groups[self._root(name)], key).append(one)
@@ -214,13 +220,24 @@ def _joined(graph: Graph, node: Any) -> tuple[list[str], bool]:
     given, out = [name for name in node.input if name], node.output[0]
     if len(graph.shape(out)) not in (_MAP, _ROW):
         return [], False
-    if (node.op_type in _SAME and len(node.output) == 1) or (node.op_type in _SHAPES and _flat(graph, node)):
+    same = (node.op_type in _SAME and len(node.output) == 1) or (node.op_type in _SHAPES and _flat(graph, node))
+    if same or (node.op_type == "Clip" and _behind_layer(graph, node)):
         return [given[0], out], False
     if len(given) != 2:  # noqa: PLR2004 - two tensors, or one and a constant
         return [], False
     if node.op_type == "Mul":
         return _gated(graph, given, out), False
     return _summed(graph, node) if node.op_type in _SUMS else ([], False)
+
+
+def _behind_layer(graph: Graph, node: Any) -> bool:
+    """Whether it is a clamp from 0 of what a convolution gives to it alone, as ReLU6 is: in the middle of arithmetic (a
+    HardSwish) it is none.
+    """
+    low = graph.constants.get(node.input[1]) if len(node.input) > 1 else None
+    if low is None or low.size != 1 or float(low.reshape(-1)[0]) != 0 or graph.uses[node.input[0]] > 1:
+        return False
+    return any(one.op_type == "Conv" and one.output[0] == node.input[0] for one in graph.model.graph.node)
 
 
 def _flat(graph: Graph, node: Any) -> bool:
@@ -247,6 +264,14 @@ def _summed(graph: Graph, node: Any) -> tuple[list[str], bool]:
     if node.op_type in ("Add", "Sub") and _by_channel(graph.constants[fixed[0]], shape) is not None:
         return [next(name for name in given if name not in fixed), node.output[0]], True
     return [], False
+
+
+def by_output(graph: Graph, one: Scaled) -> Array:
+    """A layer's weights by the channels that it gives: (channels, the rest)."""
+    import numpy as np
+
+    rows: Array = np.moveaxis(graph.constants[one.node.input[one.place]], one.out_axis, 0)
+    return rows.reshape(len(rows), -1)
 
 
 def by_channel(graph: Graph, one: Scaled) -> Array:

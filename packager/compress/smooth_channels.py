@@ -31,7 +31,7 @@ def smooth_channels(model: Any, calibration: CalibrationData, recipe: Recipe) ->
         return 0
     first = next(tensor_values(model, calibration.feeds(1)))
     graph = Graph(model, {name: value.shape for name, value in first.items() if hasattr(value, "shape")})
-    groups = scalable(graph)
+    groups = [one for one in scalable(graph) if not one.clips]
     if not groups:
         return 0
     names = {name for one in groups for name in one.tensors}

@@ -145,8 +145,9 @@ def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Re
     told = []
     floating = prepared.with_name("floating.onnx")
     if recipe.equalize:
-        pairs = equalize(model)
-        told.append(Finding("equalised", INFO, f"{pairs} pairs of convolutions share their channels' ranges", ""))
+        groups = equalize(model, calibration)
+        text = f"{groups} activations (or sums of some) have the same range in the weights before and after them"
+        told.append(Finding("equalised", INFO, text, ""))
     if recipe.smooth:
         groups, products = smooth_channels(model, calibration, recipe), smooth(model, calibration, recipe)
         text = f"{groups} activations have their wide channels narrowed by what makes them, {products} matrix products take "
