@@ -87,6 +87,29 @@ class SshTransport(CommandTransport):
         watch.interrupted = self._interrupted
         watch.check()
         link = self._connected(max(0.1, watch.left(self._connect_timeout)))
+        try:
+            return self._exchange(link, command, stdin, consumer, watch, on_interrupt)
+        except TransientDeviceError as error:
+            if error.code == "link-lost":
+                self._forget(link)
+            raise
+
+    def _forget(self, link: Link) -> None:
+        """The next command connects anew: paramiko may count a lost link as alive for a moment still."""
+        with self._lock:
+            if self._link is link:
+                self._link = None
+        link.close()
+
+    def _exchange(
+        self,
+        link: Link,
+        command: str,
+        stdin: bytes | Readable,
+        consumer: Consumer,
+        watch: Watch,
+        on_interrupt: bytes | None,
+    ) -> tuple[int, bytes]:
         channel = self._start(link, command, watch)
         exchange = _Exchange(link, channel, stdin, consumer, watch, keep_stdin=on_interrupt is not None)
         try:
