@@ -47,7 +47,7 @@ def receive(target, size, digest):
     folder = os.path.dirname(target)
     if not os.path.isdir(folder):
         os.umask(0o77)  # the mode that makedirs takes is the last folder's only
-        os.makedirs(folder)
+        os.makedirs(folder, exist_ok=True)  # another host may be making it, too
     if hasattr(os, "statvfs"):
         disk = os.statvfs(folder)
         free = disk.f_bavail * disk.f_frsize
