@@ -13,6 +13,7 @@ from agent.contract.finding import INFO, Finding
 from agent.contract.manifest import Step
 from packager.artifact import Artifact, digest_files
 from packager.bundle.golden import GoldenVectors
+from packager.compress.channel_scales import need_scale_per_channel
 from packager.compress.quantize.tflite import float_findings, quantize_tflite
 from packager.compress.quantize.tflite_layers import compute_layers, computed_in_int8
 from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
@@ -64,13 +65,7 @@ def settled(recipe: Recipe, scope: str) -> Recipe:
             fix="leave out float_products; exclude leaves whole layers in float",
             code="no-recipe",
         )
-    if recipe.smooth and not recipe.per_channel:
-        raise ConvertError(
-            "smoothed activations need weights with a scale per channel",
-            expected="per_channel = true",
-            fix="leave out smooth, or per_channel = false",
-            code="no-recipe",
-        )
+    need_scale_per_channel(recipe)
     io = "" if recipe.precision not in ("int8", "int16x8") else recipe.io or "int8"
     return dataclasses.replace(recipe, scope=recipe.scope or scope, io=io)
 

@@ -12,6 +12,7 @@ from agent.contract.manifest import RuntimeNeed, Step, Tolerance
 from agent.contract.pte import read_pte
 from packager import torch_models
 from packager.artifact import Artifact, digest_files
+from packager.compress.channel_scales import need_scale_per_channel
 from packager.torch_layers import module_layers
 from packager.torch_program import calibration_feeds, open_program
 
@@ -222,6 +223,7 @@ def _dynamic(exported: Any, program: Program, size: int, recipe: Recipe) -> list
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:
+    need_scale_per_channel(recipe)
     options: dict[str, Any] = {"per_channel": recipe.per_channel}
     if recipe.scope and recipe.precision == "int8":
         options["scope"] = recipe.scope

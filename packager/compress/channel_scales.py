@@ -8,10 +8,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from agent.contract.errors import ConvertError
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
+
+    from packager.recipe import Recipe
 
     Array = np.ndarray[Any, Any]
 
@@ -39,6 +43,17 @@ class Reader:
     weights: Array
     power: Array
     own: bool
+
+
+def need_scale_per_channel(recipe: Recipe) -> None:
+    """Raises ConvertError where the recipe smooths activations and gives weights one scale for all channels."""
+    if recipe.smooth and not recipe.per_channel:
+        raise ConvertError(
+            "smoothed activations need weights with a scale per channel",
+            expected="per_channel = true",
+            fix="leave out smooth, or per_channel = false",
+            code="no-recipe",
+        )
 
 
 def best_scale(

@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytest.importorskip("executorch", reason="needs the executorch extra")
 pytestmark = [pytest.mark.executorch, pytest.mark.filterwarnings("ignore")]
 
-from packager import executorch_lower, pipeline  # noqa: E402 - after the skip
+from agent.contract.errors import ConvertError  # noqa: E402 - after the skip
+from packager import executorch_lower, pipeline  # noqa: E402
 
 NETS = Path(__file__).parent / "nets.py"
 
@@ -43,3 +44,17 @@ def test_budget_that_all_int8_misses_leaves_layers_in_float(tmp_path, monkeypatc
     assert facts["accuracy"]["bundle"] > steps[0]["score"]
     assert {one["step"] for one in facts["search"]} >= {"clipped ranges (MSE)", "bias correction"}
     assert len(written) <= len(steps)  # noise costs no lowering, and the best candidate is not lowered again
+
+
+def test_smoothing_with_one_scale_for_all_channels_is_refused(tmp_path):
+    (tmp_path / "r.toml").write_text('precision = "int8"\nsmooth = true\nper_channel = false\n')
+    with pytest.raises(ConvertError, match="need weights with a scale per channel"):
+        pipeline.build(
+            f"{NETS}:clamped",
+            "linux-arm64",
+            runtime="executorch",
+            recipe=str(tmp_path / "r.toml"),
+            calibration="random",
+            output=tmp_path / "n.edgepack",
+        )
+    assert not (tmp_path / "n.edgepack").exists()

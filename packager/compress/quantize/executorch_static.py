@@ -100,12 +100,12 @@ class Floats:
         return self.feeds[:_COMPARED], self._expected
 
     def _by_cures(self, recipe: Recipe) -> _Cured:
-        key = (recipe.equalize, recipe.smooth and recipe.per_channel)
+        key = (recipe.equalize, recipe.smooth)
         if key not in self._cured:
             graph = unchanged(self.exported.module())
             if recipe.equalize:
                 equalize(graph, self.feeds)
-            if recipe.smooth and recipe.per_channel:
+            if recipe.smooth:
                 smooth(graph, self.feeds)
             self._cured[key] = _Cured(graph)
         return self._cured[key]

@@ -150,8 +150,9 @@ def _repair(model: Any, prepared: Path, calibration: CalibrationData, recipe: Re
         told.append(Finding("equalised", INFO, text, ""))
     if recipe.smooth:
         groups, products = smooth_channels(model, calibration, recipe), smooth(model, calibration, recipe)
-        text = f"{groups} activations have their wide channels narrowed by what makes them, {products} matrix products take "
-        text += "theirs scaled down, by a multiplication before them"
+        text = f"{groups} activations have their wide channels narrowed by what makes them"
+        if products:
+            text += f", {products} matrix products take theirs scaled down, by a multiplication before them"
         told.append(Finding("smoothed", INFO, text, ""))
     save_model(model, floating)
     if recipe.bias_correction:
