@@ -12,7 +12,7 @@ from agent.contract.errors import BudgetError, UsageError
 from agent.contract.finding import INFO, WARNING, Finding
 from packager.accuracy.dataset import EvalSet, load_eval
 from packager.accuracy.evaluate import EXACT
-from packager.accuracy.metric import Metric, Score, load_metric, number
+from packager.accuracy.metric import Metric, Score, fall, load_metric
 from packager.accuracy.paired import Budget, Drop, budget_for, paired_drop, settled
 from packager.accuracy.search import Search
 from packager.accuracy.subject import Subject, decibels, folder_for, original_score
@@ -303,7 +303,7 @@ def _told(outcome: Outcome | None, job: Lowering) -> list[Finding]:
 
 def _steps_missed(gate: Gate, source: Score, after: Score, drop: Drop) -> BudgetError:
     return BudgetError(
-        f"{_short(gate.metric.name)} falls from the source's {number(source.score)} to {number(after.score)}: "
+        f"{_short(gate.metric.name)} falls from the source's {fall(source.score, after.score)}: "
         f"{gate.budget.told(drop)} lost, {gate.budget} allowed",
         where="what blocks it: the recipe's steps before the conversion (prune, distill, qat)",
         expected=f"at most {gate.budget} lost on {after.n} samples",
@@ -322,7 +322,7 @@ def _missed(gate: Gate, before: Score, after: Score, drop: Drop, outcome: Outcom
             fix = "give more --search-minutes (it goes on where it stopped), or " + fix
     tried = f"; best of {len(outcome.trials)} candidates" if outcome is not None else ""
     return BudgetError(
-        f"{_short(gate.metric.name)} falls from {number(before.score)} to {number(after.score)}: "
+        f"{_short(gate.metric.name)} falls from {fall(before.score, after.score)}: "
         f"{gate.budget.told(drop)} lost, "
         f"{gate.budget} allowed{tried}",
         where="what blocks it: " + ("; ".join(blocks) if blocks else "not searched") if outcome is not None else "",

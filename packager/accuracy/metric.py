@@ -154,6 +154,16 @@ def number(score: float) -> str:
     return f"{score:.4f}" if score == 0 or 0.1 <= abs(score) < 10 else f"{score:.4g}"  # noqa: PLR2004
 
 
+def fall(before: float, after: float) -> str:
+    """From a score to another, in words, with as many digits as tell them apart (a cosine of 0.99998 is no 1)."""
+    if number(before) != number(after) or before == after:
+        return f"{number(before)} to {number(after)}"
+    digits = 5
+    while f"{before:.{digits}g}" == f"{after:.{digits}g}":
+        digits += 1
+    return f"{before:#.{digits}g} to {after:#.{digits}g}"
+
+
 def load_metric(name: str | None, data: EvalSet) -> Metric:
     """The metric of this name, or FILE.py:function. Without a name: top1 with class labels, agreement without any.
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 POINT = 0.01
 DEFAULT_POINTS = 1.0
 DEFAULT_PERCENT = 5.0  # of an error such as mse: two and a half percent of its root
+_NOTHING = 1e-9  # points
 _HALF = 0.5  # of the budget is safe: samples that a search never saw lose a little more
 
 
@@ -39,10 +40,16 @@ class Drop:
     def told(self, *, percent: bool = False) -> str:
         """In words: the points, or the percent of the original's score."""
         ratio, unit = (self.percent_per_point or 0.0, "%") if percent else (1.0, "points")
-        text = f"{self.points * ratio:+.2f} {unit}" if self.points else f"0 {unit}"
+        text = f"{_signed(self.points * ratio)} {unit}" if self.points else f"0 {unit}"
         if self.interval is not None:
-            text += f" ({self.interval[0] * ratio:+.2f} to {self.interval[1] * ratio:+.2f})"
+            text += f" ({_signed(self.interval[0] * ratio)} to {_signed(self.interval[1] * ratio)})"
         return text
+
+
+def _signed(value: float) -> str:
+    """Two digits after the point; of what those would show as nothing the first that counts, down to a float's own noise."""
+    shown = f"{value:+.2f}"
+    return shown if float(shown) or abs(value) < _NOTHING else f"{value:+.1g}"
 
 
 def paired_drop(original: Score, after: Score) -> Drop:

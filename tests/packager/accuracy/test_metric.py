@@ -9,7 +9,7 @@ from agent.contract.errors import ConvertError, UsageError
 from agent.contract.manifest import TensorSpec
 from packager.accuracy import intervals
 from packager.accuracy.dataset import EvalSet
-from packager.accuracy.metric import Metric, Score, load_metric, number
+from packager.accuracy.metric import Metric, Score, fall, load_metric, number
 from packager.accuracy.paired import Budget, budget_for, make_budget, paired_drop, settled
 
 SPECS = (TensorSpec("x", "float32", [1, 2]),)
@@ -134,6 +134,15 @@ def test_paired_interval_is_narrower_than_the_scores_own():
     drop = paired_drop(score(rows), score(after))
     low, high = intervals.wilson(rows.sum(), 1000)
     assert drop.interval[1] - drop.interval[0] < 0.3 * 100 * (high - low)
+
+
+def test_a_drop_too_small_for_two_digits_is_told_all_the_same():
+    drop = paired_drop(Score("cosine", 1.0, 9, None, ""), Score("cosine", 0.99998, 9, None, ""))
+    assert str(drop) == "+0.002 points"
+    assert fall(1.0, 0.99998) == "1.0000 to 0.99998"
+    assert fall(0.9, 0.85) == "0.9000 to 0.8500"
+    assert fall(0.5, 0.5) == "0.5000 to 0.5000"
+    assert str(paired_drop(score([1, 1]), score([1, 1]))).startswith("0 points")
 
 
 def test_budgets_in_points_and_in_percent():
