@@ -16,7 +16,8 @@ from packager.bundle.golden import GoldenVectors
 from packager.compress.channel_scales import need_scale_per_channel
 from packager.compress.quantize.tflite import float_findings, quantize_tflite
 from packager.compress.quantize.tflite_layers import compute_layers, computed_in_int8
-from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, layout_findings
+from packager.tflite_constants import unfold_constants
+from packager.tflite_graph import flatten_biases, fold_activations, fold_flattening, fold_pads, layout_findings
 from packager.tflite_model import (
     is_quantized,
     model_inputs,
@@ -98,7 +99,7 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
     _check_static(artifact, job.shapes)
     if artifact.quantized:
         return _passed_through(artifact, recipe)
-    clean, findings = _clean(artifact, job)
+    clean, findings = _clean(artifact, job, unfold=recipe.precision != "fp32")
     if recipe.precision == "fp32":
         return dataclasses.replace(clean, findings=(*clean.findings, *findings))
     path = job.workdir / "lowered.tflite"
@@ -111,6 +112,7 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
     findings += [*_whole_numbers(artifact, recipe)]
     findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress, job.cache)
     model = read_model(path)
+    check_computed(model, clean, recipe)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path.write_bytes(to_bytes(model))
     digest = digest_files([path])
@@ -127,9 +129,25 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
     )
 
 
+def check_computed(model: Any, clean: Artifact, recipe: Recipe) -> None:
+    """A quantiser that knows none of the operators still rounds the inputs, and calls that INT8: raises ConvertError."""
+    if recipe.precision != "int8" or recipe.operators:
+        return
+    rows = [one for one in compute_layers(peek_model(clean.path)) if one.name not in recipe.exclude]
+    if rows and not any(computed_in_int8(model)):
+        kinds = ", ".join(sorted({one.operator for one in rows}))
+        raise ConvertError(
+            "the quantiser left everything that multiplies in float",
+            where=f"{kinds} with weights that are not constants of the file, or of no type that it takes",
+            expected="constant float weights",
+            fix="convert the model anew from its source, or take --recipe fp32",
+            code="nothing-to-quantise",
+        )
+
+
 def layers(artifact: Artifact, job: Lowering) -> list[Layer]:
     """The operators that multiply, of the graph as the quantiser sees it; named by their outputs, as `exclude` takes them."""
-    clean, _ = _clean(artifact, job)
+    clean, _ = _clean(artifact, job, unfold=True)
     return compute_layers(peek_model(clean.path))
 
 
@@ -167,16 +185,24 @@ def _check_static(artifact: Artifact, shapes: Mapping[str, Sequence[int | str]])
     del artifact
 
 
-def _clean(artifact: Artifact, job: Lowering) -> tuple[Artifact, list[Finding]]:
+def _clean(artifact: Artifact, job: Lowering, *, unfold: bool) -> tuple[Artifact, list[Finding]]:
+    """`unfold`: weights stored in halves become floats, as the quantiser wants them; else the file stays as small as it is."""
     model = read_model(artifact.path)
+    unfolded = unfold_constants(model) if unfold else 0
     folded = fold_pads(model)
     transposes = fold_transposes(model) + fold_flattening(model)
-    flattened = flatten_biases(model)
+    flattened, fused = flatten_biases(model), fold_activations(model)
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = job.workdir / "clean.tflite"
     path.write_bytes(to_bytes(model))
     digest = digest_files([path])
-    counts = {"pads_folded": folded, "transposes_folded": transposes, "biases_flattened": flattened}
+    counts = {
+        "constants_unfolded": unfolded,
+        "pads_folded": folded,
+        "transposes_folded": transposes,
+        "biases_flattened": flattened,
+        "activations_fused": fused,
+    }
     options = {key: value for key, value in counts.items() if value}
     steps = (*artifact.steps, Step("clean_graph", "edgepack", options, digest)) if options else artifact.steps
     return dataclasses.replace(artifact, path=path, digest=digest, steps=steps), layout_findings(model)

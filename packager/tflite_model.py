@@ -101,6 +101,8 @@ def parse_model(raw: bytes, where: str = "") -> Any:
     for graph in model.subgraphs:
         graph.operators = list(graph.operators or [])
         graph.tensors = list(graph.tensors or [])
+    for code in model.operatorCodes:  # files older than schema 3a leave the newer field empty, which means ADD
+        code.builtinCode = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
     _resolve(model, raw)
     return model
 
@@ -273,7 +275,7 @@ def operator_name(model: Any, op: Any) -> str:
     """CONV_2D ..., or the custom operator's own name."""
     code = model.operatorCodes[op.opcodeIndex]
     builtin = schema().BuiltinOperator
-    number = max(code.builtinCode or 0, code.deprecatedBuiltinCode or 0)
+    number = code.builtinCode
     if number == builtin.CUSTOM:
         return text(code.customCode)
     for name, value in vars(builtin).items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,10 +49,22 @@ def open_interpreter(path: Path) -> Any:
         interpreter = litert.Interpreter(model_path=str(path), experimental_op_resolver_type=kind)
         interpreter.allocate_tensors()
     except Exception as error:
-        raise ConvertError(
-            f"LiteRT does not load the model: {str(error)[:400]}", where=path.name, code="load-failed"
-        ) from error
+        raise _not_loaded(str(error), path) from error
     return interpreter
+
+
+def _not_loaded(told: str, path: Path) -> ConvertError:
+    custom = re.search(r"unresolved custom op: ([\w.:/-]+?)\.?(?:\s|$)", told)
+    if custom is None:
+        return ConvertError(f"LiteRT does not load the model: {told[:400]}", where=path.name, code="load-failed")
+    return ConvertError(
+        f"{custom[1]} is an operator of the model's own library, which LiteRT does not have",
+        where=path.name,
+        expected="builtin TFLite operators",
+        fix="export the model without it (a custom operator often fuses builtin ones), "
+        "or cut the graph before it and compute it in the application",
+        code="unsupported-operator",
+    )
 
 
 def _set(interpreter: Any, detail: Mapping[str, Any], value: Array, where: str) -> None:

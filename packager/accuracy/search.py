@@ -37,6 +37,7 @@ _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 # Bias correction takes a mean error away, whatever a few samples say of it: kept unless a decibel is lost. Cures after it
 # count on that, as clipping does, whose own shifts would come on top.
 _EVEN = 1.26
+_RUIN = 100  # times the noise of the best cure: what leaves that has changed the function (a ReLU6 that clips much, taken for a ReLU)
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which scores judge afterwards
@@ -131,6 +132,8 @@ class Search:
         where the noise is large, cures need one another, and what one does alone says little.
         """
         told = {cure.words: cure for cure in self.cures if not (cure.why or cure.idle)}
+        ruin = _RUIN * min((cure.noise for cure in told.values()), default=0.0)
+        told = {words: cure for words, cure in told.items() if cure.noise <= ruin}
         switches = [change for words, change in levers if words in told and "method" not in change]
         methods = [
             (words, change) for words, change in levers if "method" in change and words in told and told[words].kept

@@ -43,6 +43,20 @@ def test_truncated_flatbuffer(model, keep):
     assert error.value.exit_code == 3
 
 
+def test_an_operator_of_another_library_is_named(tmp_path):
+    g = Graph()
+    image = g.tensor("image", [1, 8])
+    g.op("CUSTOM", [image], [g.tensor("out", [1, 8])])
+    g.model.operatorCodes[-1].customCode = b"Convolution2DTransposeBias"
+    path = tmp_path / "net.tflite"
+    path.write_bytes(g.raw([image], [1]))
+    with pytest.raises(ConvertError) as error:
+        build(str(path), "linux-x86-64", runtime="tflite", recipe="fp32")
+    assert error.value.code == "unsupported-operator"
+    assert error.value.what.startswith("Convolution2DTransposeBias ")
+    assert error.value.fix
+
+
 def test_no_such_file(tmp_path):
     with pytest.raises(UsageError) as error:
         Tflite().open(str(tmp_path / "none.tflite"), {})

@@ -2,7 +2,14 @@
 
 import pytest
 
-from packager.tflite_graph import flatten_biases, fold_flattening, fold_pads, same_padding, share_constants
+from packager.tflite_graph import (
+    flatten_biases,
+    fold_activations,
+    fold_flattening,
+    fold_pads,
+    same_padding,
+    share_constants,
+)
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, to_bytes
 from packager.tflite_run import run_tflite
 from tests.tflite_models import Graph, conv, dense, fb, needs_tflite, pad, reshape, samples
@@ -51,6 +58,31 @@ def test_pad_with_another_user_stays(tmp_path):
     out = conv(g, wide, "out", [1, 8, 8, 4], [4, 3, 3, 3])
     raw = g.raw([image], [out, reshape(g, wide, "flat", [1, 300])])
     assert fold_pads(parse_model(raw)) == 0
+
+
+def activated(kind, *, twice=False, relu=False):
+    g = Graph()
+    image = g.tensor("image", [1, 8, 8, 3])
+    wide = conv(g, image, "wide", [1, 8, 8, 4], [4, 3, 3, 3], padding="SAME", relu=relu)
+    out = g.op(kind, [wide], [g.tensor("out", [1, 8, 8, 4])])
+    return g.raw([image], [out, wide] if twice else [out])
+
+
+@pytest.mark.parametrize("kind", ["RELU", "RELU6", "RELU_N1_TO_1"])
+def test_activation_of_its_own_goes_into_the_convolution(tmp_path, kind):
+    raw = activated(kind)
+    model = parse_model(raw)
+    assert fold_activations(model) == 1
+    assert operator_counts(model) == {"CONV_2D": 1}
+    after = outputs(to_bytes(model), tmp_path / "after.tflite", 8)
+    for left, right in zip(outputs(raw, tmp_path / "before.tflite", 8), after, strict=True):
+        assert left.min() < left.max()
+        assert abs(left - right).max() == 0
+
+
+@pytest.mark.parametrize("options", [{"twice": True}, {"relu": True}])
+def test_activation_stays_where_the_values_before_it_are_used_or_clipped_already(options):
+    assert fold_activations(parse_model(activated("RELU6", **options))) == 0
 
 
 def test_transpose_before_flattening_goes_into_the_weights(tmp_path):

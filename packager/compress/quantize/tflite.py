@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
 COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+_FILTERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
 _WHOLE = "BATCH_MATMUL"
 _MATRIX = ("FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
 # Exact on quantised values: between two quantised operators they cost nothing, in float two conversions.
@@ -167,13 +168,16 @@ _RULES = {"fp16": _half, "int8-dynamic": _dynamic, "int8": _static, "int16x8": _
 def chosen_operators(model: Any, wanted: Iterable[str], exclude: Iterable[str] = ()) -> list[tuple[str, str]]:
     """The operators to quantise, as (name, scope): the wanted kinds, what passes their values on unchanged, and what
     stands between them on all sides. Those whose first output is named in `exclude` stay in float, and so does what stood
-    between them; nor are multiplications that smoothing put in quantised, whose numbers differ more than 8 bits can tell.
+    between them; nor are convolutions with computed weights quantised, nor multiplications that smoothing put in, whose
+    numbers differ more than 8 bits can tell.
     """
     graph = model.subgraphs[0]
     kinds = [operator_name(model, op) for op in graph.operators]
     chain, left = _Chain(graph, kinds), set(exclude)
     names = [text(graph.tensors[op.outputs[0]].name) if len(op.outputs) else "" for op in graph.operators]
     free = [name not in left and not name.endswith(FACTOR) for name in names]
+    for place, op in enumerate(graph.operators):  # LiteRT refuses a convolution whose weights have a zero point
+        free[place] &= kinds[place] not in _FILTERS or constant(model, graph.tensors[op.inputs[1]]) is not None
     joined = {place for place, kind in enumerate(kinds) if kind in _JOINING and kind not in wanted and free[place]}
     while True:
         multiplied = [kind in set(wanted) and free[place] for place, kind in enumerate(kinds)]
