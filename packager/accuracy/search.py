@@ -37,7 +37,7 @@ _PAYS = 0.95  # of the noise before: a cure that leaves more has bought nothing
 # Bias correction takes a mean error away, whatever a few samples say of it: kept unless a decibel is lost. Cures after it
 # count on that, as clipping does, whose own shifts would come on top.
 _EVEN = 1.26
-_RUIN = 100  # times the noise of the best cure: what leaves that has changed the function (a ReLU6 that clips much, taken for a ReLU)
+_RUIN = 100  # times the noise of the best cure: what leaves that has changed the function, as a ReLU without its 6 may
 _FEW_LAYERS = 8  # up to here a bisection is no measure of what a search may take
 _LEAST_PROBES = 4
 _RANKED_ON = 8  # probes: enough for an order, which scores judge afterwards
