@@ -1,8 +1,9 @@
-"""In which order a converter left the axes of a map, where its shape does not tell; and the way back to channels first."""
+"""In which order a converter left the axes of an output, where its shape does not tell; and the way back to the original's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,16 @@ if TYPE_CHECKING:
     from agent.contract.manifest import TensorSpec
 
 IMAGE_RANK = 4
-_LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
+CHANNELS_LAST = (0, 2, 3, 1)
+_FIRST = (0, 3, 1, 2)
+_MOST_AXES = 6
 
 
 def is_turned(before: Sequence[int | str], after: Sequence[int | str]) -> bool | None:
     """Whether a map went from channels first to channels last; None where its shape is the same either way."""
     if len(before) != IMAGE_RANK or len(after) != IMAGE_RANK:
         return False
-    turned = _agree([before[axis] for axis in _LAST], after)
+    turned = _agree([before[axis] for axis in CHANNELS_LAST], after)
     return None if turned and _agree(before, after) else turned
 
 
@@ -27,8 +30,25 @@ def _agree(old: Sequence[int | str], new: Sequence[int | str]) -> bool:
     return all(isinstance(a, str) or a == b for a, b in zip(old, new, strict=True))
 
 
-def turned_by_values(source: Path, model: Any, inputs: Sequence[TensorSpec], places: Iterable[int]) -> list[int]:
-    """Those of the outputs at `places` whose values, on one random input, are the ONNX model's with the channels last.
+def orders(before: Sequence[int | str], after: Sequence[int | str]) -> list[tuple[int, ...]]:
+    """The orders of the axes in which `before` may have become `after`, by their sizes: as they were and with the channels
+    last, else any others; none where the sizes are others.
+    """
+    if len(before) != len(after):
+        return []
+    same = tuple(range(len(after)))
+    last = (*same[:1], *same[2:], *same[1:2])
+    likely = [order for order in dict.fromkeys((same, last)) if _agree([before[axis] for axis in order], after)]
+    if same in likely and sum(size != 1 for size in after) <= 1:
+        return [same]  # to move axes of 1 moves nothing
+    others = itertools.permutations(same) if not likely and len(same) <= _MOST_AXES else ()
+    return likely or [order for order in others if _agree([before[axis] for axis in order], after)]
+
+
+def orders_by_values(
+    source: Path, model: Any, inputs: Sequence[TensorSpec], doubtful: Mapping[int, Sequence[tuple[int, ...]]]
+) -> dict[int, tuple[int, ...]]:
+    """Of the orders of each output in `doubtful` the one in which its values, on one random input, are the ONNX model's.
 
     `inputs` are the converted model's, in the order of the ONNX model's; what has no real numbers is fed with zeros.
     """
@@ -51,33 +71,32 @@ def turned_by_values(source: Path, model: Any, inputs: Sequence[TensorSpec], pla
     interpreter.invoke()
     truth = session.run(None, feed)
     found = [interpreter.get_tensor(detail["index"]) for detail in interpreter.get_output_details()]
-    return [
-        place
-        for place in places
-        if _apart(found[place], np.transpose(truth[place], _LAST)) < _apart(found[place], truth[place])
-    ]
+    return {
+        place: min(choice, key=lambda order: _apart(found[place], np.transpose(truth[place], order)))
+        for place, choice in doubtful.items()
+    }
 
 
 def _apart(left: Any, right: Any) -> float:
     return float(abs(left.astype("float64") - right.astype("float64")).sum())
 
 
-def channels_first(model: Any, places: Iterable[int]) -> Any:
-    """The model with a TRANSPOSE to channels first behind the outputs at `places`; its signatures are gone."""
+def reordered(model: Any, orders: Mapping[int, Sequence[int]]) -> Any:
+    """The model with a TRANSPOSE to this order of the axes behind the output at each place; its signatures are gone."""
     import numpy as np
 
     fb = schema()
     graph = model.subgraphs[0]
-    for place in places:
+    for place, order in orders.items():
         source = int(graph.outputs[place])
-        order = fb.BufferT()
-        order.data = np.frombuffer(np.array(_FIRST, np.int32).tobytes(), np.uint8)
-        model.buffers.append(order)
+        held = fb.BufferT()
+        held.data = np.frombuffer(np.array(order, np.int32).tobytes(), np.uint8)
+        model.buffers.append(held)
         axes, made = fb.TensorT(), fb.TensorT()
-        axes.name, axes.shape, axes.type = f"order_{place}".encode(), [IMAGE_RANK], fb.TensorType.INT32
+        axes.name, axes.shape, axes.type = f"order_{place}".encode(), [len(order)], fb.TensorType.INT32
         axes.buffer = len(model.buffers) - 1
-        made.name, made.type, made.buffer = f"first_{place}".encode(), graph.tensors[source].type, 0
-        made.shape = [int(graph.tensors[source].shape[axis]) for axis in _FIRST]
+        made.name, made.type, made.buffer = f"reordered_{place}".encode(), graph.tensors[source].type, 0
+        made.shape = [int(graph.tensors[source].shape[axis]) for axis in order]
         graph.tensors += [axes, made]
         op = fb.OperatorT()
         op.opcodeIndex, op.inputs = operator_code(model, "TRANSPOSE"), [source, len(graph.tensors) - 2]
@@ -87,3 +106,8 @@ def channels_first(model: Any, places: Iterable[int]) -> Any:
         graph.outputs = [op.outputs[0] if at == place else int(index) for at, index in enumerate(graph.outputs)]
     model.signatureDefs = None  # they name the old outputs; `rename` writes them anew
     return parse_model(to_bytes(model))
+
+
+def back(order: Sequence[int]) -> tuple[int, ...]:
+    """The order that undoes another."""
+    return tuple(sorted(range(len(order)), key=lambda axis: order[axis]))

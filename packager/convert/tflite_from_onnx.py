@@ -17,7 +17,7 @@ from packager.onnx_hard_swish import HARD_SWISH_OPSET, has_hard_swish, join_hard
 from packager.onnx_model import all_nodes, fix_shapes, load_model, move_opset, opset, save_model
 from packager.tensorrt.repair import fold
 from packager.tflite_graph import share_constants
-from packager.tflite_layouts import channels_first, is_turned, turned_by_values
+from packager.tflite_layouts import CHANNELS_LAST, back, is_turned, orders, orders_by_values, reordered
 from packager.tflite_model import model_inputs, model_outputs, operator_counts, parse_model, rename, schema, to_bytes
 from packager.worker import run_worker, start_worker
 
@@ -146,9 +146,12 @@ def _finish(model: Any, artifact: Artifact, last: Sequence[str], workdir: Path, 
         dataclasses.replace(spec, layout="nhwc" if _taken_last(old, spec, last) else old.layout)
         for spec, old in zip(model_inputs(model), artifact.inputs, strict=True)
     )
-    turned = _turned(model, artifact, inputs, workdir)
-    if first and turned:
-        model, turned = channels_first(model, turned), []
+    found = _orders(model, artifact, inputs, workdir)
+    turned = [place for place, order in found.items() if order == CHANNELS_LAST and not first]
+    # A map may have its channels last, which is told; any other output has the axes of the original.
+    other = [place for place, order in found.items() if list(order) != sorted(order) and place not in turned]
+    if other:
+        model = reordered(model, {place: back(found[place]) for place in other})
     rename(model, [spec.name for spec in artifact.inputs], [spec.name for spec in artifact.outputs])
     path = workdir / "converted.tflite"
     path.write_bytes(to_bytes(model))
@@ -176,15 +179,15 @@ def _taken_last(old: TensorSpec, new: TensorSpec, last: Sequence[str]) -> bool:
     return old.name in last if turned is None else turned
 
 
-def _turned(model: Any, artifact: Artifact, inputs: Sequence[TensorSpec], workdir: Path) -> list[int]:
-    """The places of the outputs that have come to channels last: by their shapes, or where those are equal by their values."""
+def _orders(model: Any, artifact: Artifact, inputs: Sequence[TensorSpec], workdir: Path) -> dict[int, tuple[int, ...]]:
+    """The order in which the axes of each output have come: by their sizes, or where those leave a doubt by the values."""
     pairs = zip(artifact.outputs, model_outputs(model), strict=True)
-    told = [is_turned(old.shape, new.shape) for old, new in pairs]
-    doubtful = [place for place, turned in enumerate(told) if turned is None]
+    told = {place: orders(old.shape, new.shape) for place, (old, new) in enumerate(pairs)}
+    doubtful = {place: found for place, found in told.items() if len(found) > 1}
+    sure = {place: found[0] for place, found in told.items() if len(found) == 1}
     if doubtful:
-        sure = turned_by_values(workdir / "onnx2tf" / "model.onnx", model, inputs, doubtful)
-        told = [place in sure if turned is None else turned for place, turned in enumerate(told)]
-    return [place for place, turned in enumerate(told) if turned]
+        sure |= orders_by_values(workdir / "onnx2tf" / "model.onnx", model, inputs, doubtful)
+    return sure
 
 
 def _order(found: Sequence[TensorSpec], wanted: Sequence[TensorSpec], graph: Any, side: str) -> None:

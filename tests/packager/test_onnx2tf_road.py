@@ -101,3 +101,40 @@ def test_map_as_output_is_right_in_either_layout(tmp_path, size, layout):
     (spec,) = built.manifest.outputs
     assert spec.layout == ("" if layout else "nhwc")
     assert spec.shape == ([1, 4, size - 2, size - 2] if layout else [1, size - 2, size - 2, 4])
+
+
+def detector(path):
+    """Two maps of 6 channels, flattened, joined, and turned to boxes x 6 at the end, as detectors are exported."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(0, 1, (6, 3, side, side)).astype("float32"), name)
+        for name, side in (("w", 3), ("v", 5))
+    ]
+    weights.append(numpy_helper.from_array(np.array([1, 6, -1], "int64"), "to"))
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["fine"], name="fine"),
+        helper.make_node("Conv", ["x", "v"], ["coarse"], name="coarse"),
+        helper.make_node("Reshape", ["fine", "to"], ["flat"], name="flat"),
+        helper.make_node("Reshape", ["coarse", "to"], ["small"], name="small"),
+        helper.make_node("Concat", ["flat", "small"], ["all"], axis=2, name="all"),
+        helper.make_node("Transpose", ["all"], ["boxes"], perm=[0, 2, 1], name="boxes"),
+    ]
+    sides = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+        for name, shape in (("x", [1, 3, 12, 12]), ("boxes", [1, 164, 6]))
+    ]
+    graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), path)
+    return str(path)
+
+
+def test_boxes_of_a_detector_have_the_axes_of_the_original(tmp_path):
+    """The build compares with the original."""
+    built = build(
+        detector(tmp_path / "net.onnx"),
+        "linux-x86-64",
+        runtime="tflite",
+        recipe="fp32",
+        output=tmp_path / "net.edgepack",
+    )
+    assert [spec.shape for spec in built.manifest.outputs] == [[1, 164, 6]]

@@ -5,7 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from packager.tflite_layouts import channels_first, is_turned, turned_by_values
+from packager.tflite_layouts import CHANNELS_LAST, back, is_turned, orders, orders_by_values, reordered
 from packager.tflite_model import model_inputs, operator_counts, parse_model, rename, to_bytes
 from tests.tflite_models import Graph, fb, needs_tflite
 
@@ -57,16 +57,42 @@ def test_values_tell_what_a_cube_shaped_output_does_not(tmp_path):
     model = converted()
     inputs = [dataclasses.replace(spec, layout="nhwc") for spec in model_inputs(model)]
     path = source(tmp_path / "net.onnx")
-    assert turned_by_values(path, model, inputs, [0]) == [0]
-    first = channels_first(converted(), [0])
-    assert turned_by_values(path, first, inputs, [0]) == []
+    doubtful = {0: orders([1, 4, 4, 4], [1, 4, 4, 4])}
+    assert orders_by_values(path, model, inputs, doubtful) == {0: CHANNELS_LAST}
+    first = reordered(converted(), {0: back(CHANNELS_LAST)})
+    assert orders_by_values(path, first, inputs, doubtful) == {0: (0, 1, 2, 3)}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ([1, 3549, 6], [1, 6, 3549], [(0, 2, 1)]),
+        (["n", 22, "boxes"], [1, 22, 2100], [(0, 1, 2)]),
+        ([1, 64, 64], [1, 64, 64], [(0, 1, 2), (0, 2, 1)]),
+        ([1, 1, 63], [1, 1, 63], [(0, 1, 2)]),
+        ([1, 3, 8, 4], [1, 8, 4, 3], [CHANNELS_LAST]),
+        ([1, 3, 8, 4], [1, 4, 8, 3], [(0, 3, 2, 1)]),
+        ([7, 1, 5], [1, 7, 5], [(1, 0, 2)]),
+        ([1, 10], [1, 10], [(0, 1)]),
+        ([1, 10], [1, 12], []),
+        ([1, 10], [1, 10, 1], []),
+    ],
+)
+def test_sizes_tell_the_orders_in_which_an_output_may_have_come(before, after, found):
+    assert orders(before, after) == found
+    assert all([after[place] for place in back(order)] == _sizes(before, after, order) for order in found)
+
+
+def _sizes(before, after, order):
+    """`before` with the free sizes that `after` has given it."""
+    return [after[order.index(axis)] if isinstance(size, str) else size for axis, size in enumerate(before)]
 
 
 def test_output_comes_back_to_channels_first(tmp_path):
     import onnxruntime
     from ai_edge_litert.interpreter import Interpreter
 
-    model = channels_first(converted(), [0])
+    model = reordered(converted(), {0: back(CHANNELS_LAST)})
     assert operator_counts(model)["TRANSPOSE"] == 1
     rename(model, ["x"], ["y"])
     interpreter = Interpreter(model_content=to_bytes(model))
