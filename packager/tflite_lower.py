@@ -15,6 +15,7 @@ from packager.artifact import Artifact, digest_files
 from packager.bundle.golden import GoldenVectors
 from packager.compress.channel_scales import need_scale_per_channel
 from packager.compress.quantize.tflite import float_findings, quantize_tflite
+from packager.compress.quantize.tflite_joins import sound_outputs
 from packager.compress.quantize.tflite_layers import compute_layers, computed_in_int8
 from packager.tflite_constants import unfold_constants
 from packager.tflite_graph import flatten_biases, fold_activations, fold_flattening, fold_pads, layout_findings
@@ -109,6 +110,9 @@ def lower_tflite(artifact: Artifact, job: Lowering, recipe: Recipe) -> Artifact:
             raise UsageError("INT8 needs calibration data", fix="--calibration DATA", code="no-calibration")
         findings += job.calibration.findings()
         feeds = functools.partial(calibration_feeds, artifact, job.calibration)
+        free = not job.recipe.io and recipe.scope != "all"
+        recipe, told = sound_outputs(clean.path.read_bytes(), recipe, feeds, job.cache, free=free)
+        findings += told
     findings += [*_whole_numbers(artifact, recipe)]
     findings += quantize_tflite(clean.path, path, recipe, feeds, job.progress, job.cache)
     model = read_model(path)
