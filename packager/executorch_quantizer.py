@@ -1,10 +1,10 @@
-"""XNNPACK's quantiser with a recipe's settings, and without four faults of its own (executorch 1.5)."""
+"""XNNPACK's quantiser with a recipe's settings, and without five faults of its own (executorch 1.5)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from agent.contract.finding import INFO, WARNING, Finding
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
-def quantizer(recipe: Recipe, *, dynamic: bool = False, activations: Any = None) -> Any:
-    """XNNPACK's quantiser with the recipe's granularity; `activations` makes their observers. Dynamic INT8 is for matrix
-    products alone: convolutions that measure their input at run time are slower than in float (benchmarks/RESULTS.md).
+def quantizer(recipe: Recipe, *, dynamic: bool = False, activations: Any = None, floating: Collection[str] = ()) -> Any:
+    """XNNPACK's quantiser with the recipe's granularity; `activations` makes their observers, and the nodes named in
+    `floating` stay in float beside those of the recipe. Dynamic INT8 is for matrix products alone: convolutions that measure
+    their input at run time are slower than in float (benchmarks/RESULTS.md).
     """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import get_symmetric_quantization_config
 
@@ -38,9 +39,9 @@ def quantizer(recipe: Recipe, *, dynamic: bool = False, activations: Any = None)
             made.set_operator_type(kind, config)
     else:
         made.set_global(config)
-    if recipe.exclude:
+    if recipe.exclude or floating:
         # `set_module_name` refuses "no quantisation" (executorch 1.5); the filter leaves nodes alone.
-        made.set_filter_function(lambda node: not within(node, recipe.exclude))
+        made.set_filter_function(lambda node: node.name not in floating and not within(node, recipe.exclude))
     return made
 
 
@@ -131,11 +132,16 @@ def _class() -> Any:
         def annotate(self, model: Any) -> Any:
             """A clamp (ReLU6) behind a layer is one operator with it, as a ReLU is. Its own gives the layer's output the range
             from before the clamp, and all of MobileNetV2's layers a fraction of the levels; XNNPACK fuses both alike.
+
+            A join that the filter leaves out stays in float. Its own asks the filter for every operator but this one.
             """
-            torch = torch_models.need_torch()
-            held = {node: node.target for node in model.graph.nodes if _is_clamp_of_layer(node)}
+            aten = torch_models.need_torch().ops.aten
+            clamps = [node for node in model.graph.nodes if _is_clamp_of_layer(node)]
+            joins = [node for node in model.graph.nodes if node.target == aten.cat.default]
+            joins = [node for node in joins if self.filter_fn is not None and not self.filter_fn(node)]
+            held = {node: node.target for node in (*clamps, *joins)}
             for node in held:
-                node.target = torch.ops.aten.relu.default
+                node.target = _held if node in joins else aten.relu.default
             try:
                 return super().annotate(model)
             finally:

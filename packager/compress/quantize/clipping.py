@@ -17,6 +17,12 @@ MOST_SAMPLES = 64  # enough for a histogram
 _LEVELS = 255
 _KEPT = tuple(1 - 0.05 * step for step in range(16))  # of each side's length: 1 down to 0.25
 _NO_CHANCE = 1e-9
+_LEAST_STEPS = 8  # of 255: a part that has fewer is as good as gone
+
+
+def lost(part: float, whole: float) -> bool:
+    """Whether values that spread over `part` are as good as gone in the 8 bits of a scale that spreads over `whole`."""
+    return part * _LEVELS < _LEAST_STEPS * whole
 
 
 def clipped(hist: Array, low: float, high: float, recipe: Recipe, *, symmetric: bool) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from agent.contract.finding import INFO, Finding
 from packager import executorch_lower, torch_models
 from packager.compress.equalize_torch import correct_biases, equalize, weight_shifts
 from packager.compress.quantize.executorch_ranges import Histogram, fill, known_range, measure, watched
+from packager.compress.quantize.torch_joins import mixed_joins, tell_joins
 from packager.compress.smooth_torch import smooth
 from packager.executorch_lower import quantising, quiet
 from packager.executorch_quantizer import quantizer, unchanged, within
@@ -67,6 +68,8 @@ class Floats:
         self.written: dict[str, tuple[Path, Delegation]] = {}  # by the draft's digest
         self._cured: dict[tuple[bool, bool], _Cured] = {}
         self._expected: list[Any] = []
+        self.mixed: dict[str, tuple[float, float]] = {}  # joins that stay in float
+        self._looked = False
 
     def prepare(self, recipe: Recipe) -> Any:
         """The graph with an observer, told its range, wherever the recipe quantises. Raises ConvertError."""
@@ -79,7 +82,7 @@ class Floats:
                 correct_biases(graph, self._shifts(cured, recipe), lambda node: within(node, recipe.exclude))
             # What torchao gives a scale at least: below, XNNPACK's fixed-point multipliers end.
             observer = known_range().with_args(recipe=recipe, eps=2**-12)
-            prepared = prepare_pt2e(graph, quantizer(recipe, activations=observer))
+            prepared = prepare_pt2e(graph, quantizer(recipe, activations=observer, floating=self.mixed))
             wanted = watched(prepared)
             if not wanted:
                 raise ConvertError(
@@ -103,6 +106,8 @@ class Floats:
         key = (recipe.equalize, recipe.smooth)
         if key not in self._cured:
             graph = unchanged(self.exported.module())
+            if not self._looked:
+                self.mixed, self._looked = mixed_joins(graph, self.feeds), True
             if recipe.equalize:
                 equalize(graph, self.feeds)
             if recipe.smooth:
@@ -186,17 +191,18 @@ def draft(floats: Floats, recipe: Recipe) -> tuple[Any, Recipe, list[Finding]]:
     tell. Raises ConvertError.
     """
     whole = rounded(floats.prepare(recipe))
+    told = tell_joins(floats.mixed) if recipe.scope != "compute" else []
     if recipe.scope:
-        return whole, recipe, []
+        return whole, recipe, told
     few, expected = floats.few()
     far = _cosine(whole, few, expected)
     if far >= _NEAR:
-        return whole, recipe, []
+        return whole, recipe, told
     narrow = dataclasses.replace(recipe, scope="compute")
     part = rounded(floats.prepare(narrow))
     near = _cosine(part, few, expected)
     if 1 - near >= (1 - far) / 2:
-        return whole, recipe, []
+        return whole, recipe, told
     text = (
         f"only convolutions and linear layers are INT8: with sums and products in INT8, too, the cosine with the original is"
         f" {far:.4f}, so {near:.4f}"

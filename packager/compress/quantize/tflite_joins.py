@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.contract.finding import INFO, WARNING, Finding
+from packager.compress.quantize.clipping import lost
 from packager.compress.quantize.tflite_ranges import kept_arrays, tensor_values
 from packager.tflite_model import constant, operator_name, output_names, parse_model, quiet, text
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
 
 _MOVES = ("RESHAPE", "TRANSPOSE", "SQUEEZE", "EXPAND_DIMS")
-_LEAST_STEPS = 8  # of the whole output's 255: a part that has fewer is as good as gone
 _SAMPLES = 8
 
 
@@ -66,7 +66,7 @@ def _mixed(raw: bytes, feeds: Samples, cache: Path | None) -> dict[str, tuple[fl
         spreads = [float(high - low) for low, high in (ends[leaf] for leaf in leaves)]
         whole = float(max(ends[leaf][1] for leaf in leaves) - min(ends[leaf][0] for leaf in leaves))
         least = min((one for one in spreads if one > 0), default=whole)
-        if least * 255 < _LEAST_STEPS * whole:
+        if lost(least, whole):
             found[name] = whole, least
     return found
 

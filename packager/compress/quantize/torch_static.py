@@ -12,6 +12,7 @@ from agent.contract.finding import INFO, Finding
 from packager import torch_models
 from packager.compress.quantize.torch_clamps import absorb_clamps, cap_outputs_only, guard_clamps, saturates
 from packager.compress.quantize.torch_dynamic import use_engine
+from packager.compress.quantize.torch_joins import join_kinds, mixed_joins, tell_joins
 from packager.compress.quantize.torch_observers import qconfig
 from packager.compress.quantize.torch_pads import fold_pads
 from packager.compress.quantize.torch_proof import prove_graph, prove_layers
@@ -107,15 +108,20 @@ def _by_graph(
     fold_pads(graph, examples, engine=engine)
     # For qnnpack this closes the ReLU6 trap; for every engine it spends all levels on what the clamp lets through.
     caps = absorb_clamps(graph, keep=not saturates(engine))
+    mapping = _mapping(recipe, engine, caps)
+    mixed = mixed_joins(graph, feeds)
+    for kind in join_kinds() if mixed else ():
+        mapping.set_object_type(kind, None)
     try:
-        prepared = quantize_fx.prepare_fx(graph, _mapping(recipe, engine, caps), examples)
+        prepared = quantize_fx.prepare_fx(graph, mapping, examples)
         cap_outputs_only(prepared, caps, qconfig(recipe, engine).activation)
         with torch.no_grad():
             for feed in feeds:
                 prepared(*feed)
     except (RuntimeError, AssertionError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConvertError(f"PyTorch's quantiser failed: {str(error)[:600]}", code="quantiser-failed") from error
-    return convert_prepared(prepared, feeds, engine)
+    made = convert_prepared(prepared, feeds, engine)
+    return dataclasses.replace(made, findings=(*made.findings, *tell_joins(mixed)))
 
 
 def convert_prepared(prepared: Any, feeds: Sequence[Sequence[Any]], engine: str) -> StaticResult:

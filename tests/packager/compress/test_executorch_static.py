@@ -85,6 +85,46 @@ def test_a_layer_left_out_stays_as_it_is():
     assert caught.value.code == "nothing-to-quantise"
 
 
+class Detector(nn.Module):
+    """Boxes whose values are `large` times those of the scores, joined."""
+
+    def __init__(self, large):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.boxes, self.scores = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 1)
+        with torch.no_grad():
+            self.boxes.weight *= large
+
+    def forward(self, x):
+        found = torch.relu(self.body(x))
+        return torch.cat([self.boxes(found), self.scores(found)], 1)
+
+
+@pytest.mark.parametrize(("large", "told"), [(1, []), (1000, ["float-join"])])
+def test_a_join_keeps_its_smallest_part(large, told):
+    floats = floats_of(Detector(large))
+    module, _, findings = static.draft(floats, INT8)
+    assert [one.code for one in findings] == told
+    (feed,) = floats.feeds[0]
+    scores, wanted = module(feed)[:, 4:], Detector(large)(feed)[:, 4:]
+    assert scores.std() > 0
+    assert float((scores - wanted).norm() / wanted.norm()) < 0.1
+
+
+def test_a_join_in_a_module_left_out_stays_in_float():
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.last = Detector(1), nn.Conv2d(10, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.inner(x))
+
+    module, _, _ = static.draft(floats_of(Outer()), dataclasses.replace(INT8, exclude=("inner",), scope="all"))
+    (join,) = (node for node in module.graph.nodes if node.target == torch.ops.aten.cat.default)
+    assert [one.op for one in join.args[0]] == ["call_function", "call_function"]  # the layers themselves, no rounding
+
+
 def test_a_draft_computes_what_xnnpack_does_and_is_lowered_once(tmp_path, monkeypatch):
     from executorch.runtime import Runtime
 
