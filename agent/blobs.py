@@ -102,9 +102,14 @@ class Blobs:
         """Keeps the file's chunk index. Raises IntegrityError when it is of another file."""
         unpack_index(raw, size)
         place = self.path(sha256).with_name(sha256 + INDEX)
-        part = self.incoming / (place.name + PART)
-        write_file(part, raw)
-        os.replace(str(part), str(place))
+        # A name of its own: of two agents that receive the same file one would move the other's away under it.
+        part = self.incoming / ("%s.%s%s" % (place.name, secrets.token_hex(4), PART))
+        try:
+            write_file(part, raw)
+            os.replace(str(part), str(place))
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                part.unlink()
 
     def indexed(self) -> int:
         """How many files have a chunk index."""

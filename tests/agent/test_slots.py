@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from agent import pruning, settings
+from agent import blobs, pruning, settings
 from agent.contract.errors import DeviceError, IntegrityError, TransientDeviceError, UsageError
 from agent.contract.transfer import CHUNK, COPY, DATA, END, INDEX, PACKED, Coming, frame, pack_index
 from agent.receiving import Receiver
@@ -131,6 +131,25 @@ def test_chunks_are_copied_from_another_file_and_checked(store):
     with pytest.raises(TransientDeviceError) as caught:
         receive(store, old[100_000:] + b"other", frames)
     assert caught.value.code == "chunk-gone"
+
+
+def test_two_agents_may_keep_the_index_of_one_file_at_once(store, monkeypatch):
+    data = os.urandom(1000)
+    sha256, raw = hashlib.sha256(data).hexdigest(), pack_index([(1000, hashlib.sha256(data).digest())])
+    receive(store, data, [frame(DATA, data), frame(END, b"")])
+    write, others = blobs.write_file, []
+
+    def slow(path, content):
+        write(path, content)
+        if not others:  # the other one comes in between, and is through first
+            others.append(path)
+            store.blobs.set_index(sha256, len(data), raw)
+
+    monkeypatch.setattr(blobs, "write_file", slow)
+    store.blobs.set_index(sha256, len(data), raw)
+    assert store.blobs.indexed() == 1
+    assert [digest for digest, _ in store.blobs.chunks()] == [hashlib.sha256(data).digest()]
+    assert list(store.blobs.incoming.iterdir()) == []
 
 
 @pytest.mark.parametrize(

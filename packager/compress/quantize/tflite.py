@@ -35,6 +35,7 @@ _JOINING = (
     "AVERAGE_POOL_2D",
     "CONCATENATION",
     "HARD_SWISH",
+    "LOGISTIC",
     "MAXIMUM",
     "MEAN",
     "MUL",
