@@ -55,6 +55,25 @@ def test_sum_and_pool_beside_a_layer_that_is_left_in_float_stay_there_too():
     assert chosen(g, image, out, ["second", "third"]) == ["CONV_2D", "CONV_2D"]
 
 
+def gated(kind):
+    """A layer's values times `kind` of them, as SiLU is exported, between two layers."""
+    g = Graph()
+    image = g.tensor("image", SIZE)
+    first = step(g, image, "first")
+    gate = g.op(kind, [first], [g.tensor("gate", SIZE)])
+    product = g.op("MUL", [first, gate], [g.tensor("product", SIZE)], fb.MulOptionsT(), "MulOptions")
+    return g, image, step(g, product, "out")
+
+
+def test_silu_between_two_layers_is_taken_whole():
+    assert chosen(*gated("LOGISTIC")) == ["CONV_2D", "LOGISTIC", "MUL", "CONV_2D"]
+    assert chosen(*gated("LOGISTIC"), exclude=["first"]) == ["CONV_2D"]
+
+
+def test_what_xnnpack_has_in_float_only_stays_in_float():
+    assert chosen(*gated("HARD_SWISH")) == ["CONV_2D", "CONV_2D"]
+
+
 def test_sum_with_the_models_own_input_stays_in_float():
     g = Graph()
     image = g.tensor("image", SIZE)
