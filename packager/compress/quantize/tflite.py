@@ -29,8 +29,8 @@ _MATRIX = ("FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
 _PASS_THROUGH = ("RESHAPE", "TRANSPOSE", "MAX_POOL_2D", "PAD", "SQUEEZE")
 # In INT8 only where all around them is: sums, products and means of a convolutional net between its convolutions. In float
 # each would cost two conversions. Those of a transformer stand beside a LayerNorm or a softmax, which stay in float: so do
-# they. Measured by benchmarks/tflite_scope.py: MobileNetV2 loses its 27 conversions so, for the same score and time. Not taken:
-# HARD_SWISH and RELU, which XNNPACK has in float only. With LiteRT's own kernels between PP-LCNet took 5.8 times as long.
+# they. Measured by benchmarks/tflite_scope.py: MobileNetV2 loses its 27 conversions so, for the same score and time. Not so
+# HARD_SWISH and RELU: XNNPACK has them in float only. With LiteRT's own kernels between PP-LCNet took 5.8 times as long.
 _JOINING = (
     "ADD",
     "AVERAGE_POOL_2D",
