@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 from agent.contract import parity
 from agent.contract.errors import BudgetError, ConvertError
 from agent.contract.finding import WARNING, Finding
+from agent.contract.manifest import Tolerance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import numpy as np
 
-    from agent.contract.manifest import Tolerance
     from agent.contract.report import Parity
     from packager.bundle.golden import GoldenVectors
     from packager.protocols import Terms
 
+_CONVERTED = Tolerance(min_cosine=0.999, max_abs=1e-3)  # wrong conversions seen were at 0.96 and below
 _WIDEST = 0.9  # of 1 - cosine: beyond that two outputs have nothing to do with each other
 
 
@@ -68,6 +69,20 @@ def host_check(
         "; with --eval DATA.npz the build looks for one that keeps your metric. A device will not activate this bundle"
     )
     return Checked(terms, (Finding("host-parity", WARNING, text, advice),))
+
+
+def conversion_check(rows: Iterable[dict[str, np.ndarray[Any, Any]]], golden: GoldenVectors) -> None:
+    """`rows`: the outputs of the converted model, float still, one golden sample each. Raises ConvertError where they are not
+    the original's.
+    """
+    verdict = parity.compare(dict(golden.outputs), list(rows), _CONVERTED)
+    if verdict.verdict != "pass":
+        raise ConvertError(
+            f"the converted model does not compute what the original computes, before anything is quantised: {_told(verdict)}",
+            expected=f"a cosine of at least {_CONVERTED.min_cosine} on the golden inputs",
+            fix="another runtime (--runtime), or report this model; --no-check goes on all the same",
+            code="parity",
+        )
 
 
 def _accepted(found: list[Any], golden: GoldenVectors, terms: Terms, text: str) -> Checked:

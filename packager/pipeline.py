@@ -17,7 +17,7 @@ from packager import registry
 from packager.bundle.golden import integer_bounds, make_golden, sized
 from packager.bundle.write import check_writable, golden_files, write_bundle
 from packager.calibration import RANDOM, CalibrationData, load_calibration
-from packager.host_check import host_check
+from packager.host_check import conversion_check, host_check
 from packager.plan import Plan, choose_runtime, make_plan, warm_up
 from packager.profile import Profile, load_profile
 from packager.protocols import FitsGolden, ImportsAhead, Lowering
@@ -228,6 +228,8 @@ def _execute(prepared: Prepared) -> Built:
     for edge in prepared.plan.conversions:
         job.progress(f"converting {edge.source} to {edge.result}")
         lowered = edge.convert(lowered, _convert_options(prepared), job.workdir)
+    if prepared.plan.conversions:
+        _check_conversion(prepared, artifact, lowered, golden)
     reports = applied.reports
     if any(step["do"] == "fuse" for step in job.recipe.steps):
         fused = _fused(prepared, lowered, golden)
@@ -249,6 +251,18 @@ def _execute(prepared: Prepared) -> Built:
         checked = host_check(target.run(lowered, golden.feeds()), golden, terms, quantised, accepted)
         terms, findings = checked.terms, [*findings, *checked.findings]
     return dataclasses.replace(_write(prepared, lowered, golden, terms, findings), reports=reports)
+
+
+def _check_conversion(prepared: Prepared, artifact: Artifact, converted: Artifact, golden: GoldenVectors) -> None:
+    """A converter that computes something else is told before anything is searched for in what it made. Floats are compared
+    once, when they are lowered.
+    """
+    job, target = prepared.job, prepared.plan.target
+    if not prepared.request.check or converted.quantized or job.recipe.precision in ("fp32", "fp16"):
+        return
+    job.progress("comparing the conversion with the original")
+    fitted = target.fit_golden(artifact, converted, golden) if isinstance(target, FitsGolden) else golden
+    conversion_check(registry.source(converted.format).run(converted, fitted.feeds()), fitted)
 
 
 def _changed(prepared: Prepared) -> Applied:

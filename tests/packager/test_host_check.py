@@ -7,7 +7,7 @@ from agent.contract import parity
 from agent.contract.errors import BudgetError, ConvertError
 from agent.contract.manifest import RuntimeNeed, Tolerance
 from packager.bundle.golden import GoldenVectors
-from packager.host_check import host_check
+from packager.host_check import conversion_check, host_check
 from packager.protocols import Terms
 
 TIGHT = Tolerance(min_cosine=0.98, max_abs=1e-3)
@@ -31,6 +31,17 @@ def test_what_agrees_leaves_the_terms_alone():
     checked = host_check(rows, golden, terms(), "int8", accepted=False)
     assert checked.findings == ()
     assert checked.terms.tolerance == TIGHT
+
+
+def test_a_converted_model_must_be_the_original_before_it_is_quantised():
+    golden, rows = off_by(0.001)
+    conversion_check(rows, golden)
+    golden, rows = off_by(0.3)
+    with pytest.raises(ConvertError) as caught:
+        conversion_check(rows, golden)
+    assert caught.value.code == "parity"
+    assert "y: cosine 0.9" in caught.value.what
+    assert "--no-check" in caught.value.fix
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
