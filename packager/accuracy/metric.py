@@ -137,7 +137,11 @@ class Metric:
             try:
                 value = self.whole(outputs, labels)
             except (Exception, SystemExit) as error:
-                raise UsageError(f"the metric raised {error!r}", where=self.name, code="metric-failed") from error
+                told = ", ".join(f"{name} {list(value.shape)}" for name, value in outputs.items())
+                expected = f"a float for the outputs {told}" if isinstance(error, (KeyError, IndexError)) else ""
+                raise UsageError(
+                    f"the metric raised {error!r}", where=self.name, expected=expected, code="metric-failed"
+                ) from error
         if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
             raise _bad(self.name, f"returned {value!r}, a {type(value).__name__}")
         try:

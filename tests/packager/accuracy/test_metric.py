@@ -71,6 +71,7 @@ def test_metric_that_raises_names_its_file(tmp_path):
     with pytest.raises(UsageError, match="the metric raised KeyError") as caught:
         load_metric(f"{tmp_path}/m.py:score", data()).measure({"y": np.eye(4)}, None)
     assert "m.py:score" in caught.value.where
+    assert caught.value.expected == "a float for the outputs y [4, 4]"
 
 
 def test_unknown_metric_names_the_nearest():
