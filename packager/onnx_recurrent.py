@@ -1,4 +1,4 @@
-"""LSTMs step by step, for runtimes whose own LSTM keeps its state from one inference to the next.
+"""LSTMs and plain RNNs step by step, for runtimes whose own keep their state from one inference to the next.
 
 An ONNX LSTM begins with the state that it is given, zeros by default, in every inference. LiteRT's begins where the one before
 has ended, so the second sample is computed as if it followed the first.
@@ -26,16 +26,18 @@ _PLAIN = {
     "input_forget",
     "layout",
 }  # attributes that change what is computed
-_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h, initial_c, P
+_INPUTS = 8  # X, W, R, B, sequence_lens, initial_h; an LSTM's initial_c and P
+_USUAL = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "RNN": [b"Tanh"]}  # activations of a direction
 
 
-def unroll_lstm(model: Any) -> tuple[Any, int]:
-    """The model with its LSTMs of known lengths as matrix products and gates, and how many there were. Those with peepholes,
-    lengths of their own for each sample, or other activations than the standard's defaults stay.
+def unroll(model: Any) -> tuple[Any, int]:
+    """The model with its LSTMs and RNNs of known lengths as matrix products and gates, and how many there were. Those with
+    peepholes, lengths of their own for each sample, or other activations than the standard's defaults stay.
 
-    The equations are those of the ONNX operator: gates in the order i, o, f, c; C = f * C + i * c; H = o * tanh(C).
+    The equations are those of the ONNX operators. LSTM: gates in the order i, o, f, c; C = f * C + i * c; H = o * tanh(C).
+    RNN: H = tanh(x W + H R + b).
     """
-    if not any(node.op_type == "LSTM" for node in model.graph.node):
+    if not any(node.op_type in _USUAL for node in model.graph.node):
         return model, 0
     from onnx import shape_inference
 
@@ -48,7 +50,7 @@ def unroll_lstm(model: Any) -> tuple[Any, int]:
     done = 0
     for place in reversed(range(len(model.graph.node))):
         node = model.graph.node[place]
-        layer = _layer(node, shapes, constants) if node.op_type == "LSTM" else None
+        layer = _layer(node, shapes, constants) if node.op_type in _USUAL else None
         if layer is not None:
             made = _Writer(model, layer).write()
             del model.graph.node[place]
@@ -60,7 +62,7 @@ def unroll_lstm(model: Any) -> tuple[Any, int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Layer:
-    """One LSTM: its weights by direction, and the states that it begins with (None for zeros)."""
+    """One LSTM or RNN: its weights by direction, and the states that it begins with (None for zeros)."""
 
     node: Any
     steps: int
@@ -86,7 +88,7 @@ def _layer(node: Any, shapes: dict[str, list[int]], constants: dict[str, Any]) -
     names = [name for name in inputs[1:4] if name]
     if any(settings.get(key) for key in _PLAIN) or inputs[4] or inputs[7] or any(one not in constants for one in names):
         return None
-    usual = [b"Sigmoid", b"Tanh", b"Tanh"]
+    usual = _USUAL[node.op_type]
     direction = settings.get("direction", b"forward").decode()
     reverse = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}[direction]
     if settings.get("activations", usual * len(reverse)) != usual * len(reverse):
@@ -95,7 +97,7 @@ def _layer(node: Any, shapes: dict[str, list[int]], constants: dict[str, Any]) -
         return None
     w, r, *rest = (numpy_helper.to_array(constants[name]) for name in names)
     hidden = int(settings.get("hidden_size", r.shape[-1]))
-    bias = rest[0].reshape(len(reverse), 2, -1).sum(axis=1) if rest else np.zeros((len(reverse), 4 * hidden), w.dtype)
+    bias = rest[0].reshape(len(reverse), 2, -1).sum(axis=1) if rest else np.zeros(w.shape[:2], w.dtype)
     begin = tuple("" if name and _is_zero(constants.get(name)) else name for name in inputs[5:7])
     return _Layer(node, shape[0], shape[1], hidden, (w, r, bias), (begin[0], begin[1]), reverse)
 
@@ -126,10 +128,13 @@ class _Writer:
             joined = self._op("Concat", rows, axis=0) if len(rows) > 1 else rows[0]
             whole.append(self._reshape(joined, [steps, 1, batch, hidden]))
             last.append(self._reshape(rows[0 if backwards else -1], [1, batch, hidden]))
-            cells.append(self._reshape(cell, [1, batch, hidden]))
+            if cell:
+                cells.append(self._reshape(cell, [1, batch, hidden]))
         for output, parts, axis in zip(layer.node.output, (whole, last, cells), (1, 0, 0), strict=False):
-            if output:
+            if output and len(parts) > 1:
                 self._op("Concat", parts, output=output, axis=axis)
+            elif output:  # onnx2tf lowers no join of one
+                self._op("Identity", parts, output=output)
         return self._nodes
 
     def _direction(self, place: int, flat: str, backwards: bool) -> tuple[list[str], str]:
@@ -150,6 +155,8 @@ class _Writer:
         return rows, c
 
     def _step(self, gates: str, c: str) -> tuple[str, str]:
+        if self._layer.node.op_type == "RNN":
+            return self._op("Tanh", [gates]), ""
         hidden = self._layer.hidden
         opened, new = self._split(gates, [3 * hidden, hidden], axis=1)
         i, o, f = self._split(self._op("Sigmoid", [opened]), [hidden] * 3, axis=1)

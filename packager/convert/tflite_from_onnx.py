@@ -15,7 +15,7 @@ from packager.artifact import Artifact, digest_files
 from packager.onnx_factors import fold_factors
 from packager.onnx_hard_swish import HARD_SWISH_OPSET, has_hard_swish, join_hard_swish
 from packager.onnx_model import all_nodes, fix_shapes, load_model, move_opset, opset, save_model
-from packager.onnx_recurrent import unroll_lstm
+from packager.onnx_recurrent import unroll
 from packager.tensorrt.repair import fold
 from packager.tflite_graph import share_constants
 from packager.tflite_layouts import CHANNELS_LAST, back, is_turned, orders, orders_by_values, reordered
@@ -86,10 +86,12 @@ def _joined(model: Any) -> tuple[Any, list[Finding]]:
     that would keep its state.
     """
     findings = []
-    model, steps = unroll_lstm(model)
-    if steps:
-        told = f"{steps} LSTM written step by step: LiteRT's own would go on from the state of the inference before"
-        findings.append(Finding("lstm-unrolled", INFO, told, ""))
+    model, count = unroll(model)
+    if count:
+        told = (
+            f"{count} LSTM or RNN written step by step: LiteRT's own would go on from the state of the inference before"
+        )
+        findings.append(Finding("recurrence-unrolled", INFO, told, ""))
     if has_hard_swish(model):
         try:
             model = move_opset(model, max(opset(model), HARD_SWISH_OPSET))

@@ -140,35 +140,35 @@ def test_boxes_of_a_detector_have_the_axes_of_the_original(tmp_path):
     assert [spec.shape for spec in built.manifest.outputs] == [[1, 164, 6]]
 
 
-def recurrent(path):
-    """An LSTM of 4 steps, forwards and backwards."""
+def recurrent(path, direction="bidirectional"):
+    """An LSTM of 4 steps."""
     rng = np.random.default_rng(0)
+    ways = 2 if direction == "bidirectional" else 1
     weights = [
         numpy_helper.from_array(rng.normal(0, 0.5, shape).astype("float32"), name)
-        for name, shape in (("w", (2, 12, 4)), ("r", (2, 12, 3)), ("b", (2, 24)))
+        for name, shape in (("w", (ways, 12, 4)), ("r", (ways, 12, 3)), ("b", (ways, 24)))
     ]
-    nodes = [
-        helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], direction="bidirectional", hidden_size=3, name="net")
-    ]
+    nodes = [helper.make_node("LSTM", ["x", "w", "r", "b"], ["y"], direction=direction, hidden_size=3, name="net")]
     sides = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in (("x", [4, 1, 4]), ("y", [4, 2, 1, 3]))
+        for name, shape in (("x", [4, 1, 4]), ("y", [4, ways, 1, 3]))
     ]
     graph = helper.make_graph(nodes, "g", sides[:1], sides[1:], weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return str(path)
 
 
-def test_lstm_begins_anew_in_every_inference(tmp_path):
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_lstm_begins_anew_in_every_inference(tmp_path, direction):
     """The build compares several samples with the original, one after the other in one interpreter."""
     built = build(
-        recurrent(tmp_path / "net.onnx"),
+        recurrent(tmp_path / "net.onnx", direction),
         "linux-x86-64",
         runtime="tflite",
         recipe="fp32",
         output=tmp_path / "net.edgepack",
     )
-    assert "lstm-unrolled" in [one.code for one in built.manifest.findings]
+    assert "recurrence-unrolled" in [one.code for one in built.manifest.findings]
     assert built.manifest.golden.samples > 1
 
 
@@ -176,7 +176,7 @@ def test_a_conversion_that_lies_is_told_before_anything_is_quantised(tmp_path, m
     from agent.contract.errors import ConvertError
     from packager.convert import tflite_from_onnx
 
-    monkeypatch.setattr(tflite_from_onnx, "unroll_lstm", lambda model: (model, 0))
+    monkeypatch.setattr(tflite_from_onnx, "unroll", lambda model: (model, 0))
     np.savez(tmp_path / "cal.npz", x=np.random.default_rng(0).standard_normal((8, 4, 1, 4)).astype("float32"))
     options = {"runtime": "tflite", "recipe": "int8", "calibration": str(tmp_path / "cal.npz")}
     with pytest.raises(ConvertError) as error:

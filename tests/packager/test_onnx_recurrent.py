@@ -5,7 +5,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from packager.onnx_recurrent import MOST_STEPS, unroll_lstm
+from packager.onnx_recurrent import MOST_STEPS, unroll
 
 
 def lstm(*, direction="forward", steps=5, batch=2, begin="", bias=True, opset=17, outputs=("y", "h", "c"), **settings):
@@ -49,7 +49,7 @@ def run(model):
 def test_same_outputs_in_every_direction_and_from_any_state(direction, begin):
     model = lstm(direction=direction, begin=begin)
     wanted = run(model)
-    made, count = unroll_lstm(model)
+    made, count = unroll(model)
     checker.check_model(made)
     assert count == 1
     assert "LSTM" not in [node.op_type for node in made.graph.node]
@@ -65,7 +65,26 @@ def test_same_outputs_in_every_direction_and_from_any_state(direction, begin):
 def test_same_outputs_in_other_forms(options):
     model = lstm(direction="bidirectional", **options)
     wanted = run(model)
-    made, count = unroll_lstm(model)
+    made, count = unroll(model)
+    assert count == 1
+    for left, right in zip(wanted, run(made), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6)
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("begin", ["", "given"])
+def test_plain_rnn(direction, begin):
+    model = lstm(direction=direction, begin=begin, outputs=("y", "h"))
+    node = model.graph.node[0]
+    node.op_type = "RNN"
+    del node.input[6:]
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w", "r", "b"):
+            values = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(numpy_helper.from_array(values[:, : values.shape[1] // 4].copy(), tensor.name))
+    del model.graph.input[2:]
+    wanted = run(model)
+    made, count = unroll(model)
     assert count == 1
     for left, right in zip(wanted, run(made), strict=True):
         np.testing.assert_allclose(left, right, atol=1e-6)
@@ -76,6 +95,6 @@ def test_same_outputs_in_other_forms(options):
     [{"clip": 3.0}, {"activations": ["Sigmoid", "Relu", "Tanh"]}, {"steps": MOST_STEPS + 1}, {"input_forget": 1}],
 )
 def test_what_computes_something_else_or_is_too_long_stays(options):
-    made, count = unroll_lstm(lstm(**options))
+    made, count = unroll(lstm(**options))
     assert count == 0
     assert [node.op_type for node in made.graph.node] == ["LSTM"]
