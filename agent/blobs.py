@@ -19,7 +19,7 @@ from typing import IO, Iterator, Optional, Set, Tuple
 from agent.contract.archive import sync_folder
 from agent.contract.errors import IntegrityError, TransientDeviceError
 from agent.contract.transfer import unpack_index
-from agent.disk import write_file
+from agent.disk import write_by
 
 _SHA = re.compile(r"^[0-9a-f]{64}\Z")
 _PIECE = 1 << 20
@@ -103,13 +103,7 @@ class Blobs:
         unpack_index(raw, size)
         place = self.path(sha256).with_name(sha256 + INDEX)
         # A name of its own: of two agents that receive the same file one would move the other's away under it.
-        part = self.incoming / ("%s.%s%s" % (place.name, secrets.token_hex(4), PART))
-        try:
-            write_file(part, raw)
-            os.replace(str(part), str(place))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                part.unlink()
+        write_by(self.incoming / ("%s.%s%s" % (place.name, secrets.token_hex(4), PART)), place, raw)
 
     def indexed(self) -> int:
         """How many files have a chunk index."""

@@ -30,16 +30,20 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_by(part: Path, path: Path, data: bytes) -> None:
+    """Writes `part` and moves it into the place of `path`; nothing of it is left where that fails."""
+    try:
+        write_file(part, data)
+        os.replace(str(part), str(path))
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Replaces a file: whatever is cut, the old one or the new one is there, whole. Raises DeviceError."""
-    part = path.with_name(path.name + ".part")
     with disk_errors(path):
-        try:
-            write_file(part, data)
-            os.replace(str(part), str(path))
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                part.unlink()
+        write_by(path.with_name(path.name + ".part"), path, data)
         sync_folder(path.parent)
 
 

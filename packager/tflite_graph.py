@@ -10,7 +10,7 @@ from packager.tflite_model import compact, constant, operator_counts, operator_n
 
 _WINDOWS = ("CONV_2D", "DEPTHWISE_CONV_2D", "MAX_POOL_2D")
 _FUSING = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "AVERAGE_POOL_2D")
-_LONE = {"RELU": "RELU", "RELU6": "RELU6", "RELU_N1_TO_1": "RELU_N1_TO_1"}
+_LONE = ("RELU", "RELU6", "RELU_N1_TO_1")  # fused they have the same names
 _RANK = 4
 _WORTH = 1024  # bytes of a constant that is looked at twice
 
@@ -48,8 +48,8 @@ def fold_activations(model: Any) -> int:
         reads = [int(index) for op in graph.operators for index in op.inputs]
         ends = {int(index) for index in graph.outputs}
         for op in list(graph.operators):
-            kind = _LONE.get(operator_name(model, op), "")
-            source = int(op.inputs[0]) if kind else -1
+            kind = operator_name(model, op)
+            source = int(op.inputs[0]) if kind in _LONE else -1
             maker = made_by.get(source)
             if maker is None or operator_name(model, maker) not in _FUSING or reads.count(source) > 1 or source in ends:
                 continue

@@ -175,6 +175,16 @@ def running_sum(size=4):
     return g.raw([], [])
 
 
+def built(folder, raw, recipe="int8", target="linux-x86-64", feeds=None, **more):
+    """The bundle that edgepack makes of a model in `folder`, calibrated on `feeds`: of a Built."""
+    from packager.pipeline import build
+
+    (folder / "net.tflite").write_bytes(raw)
+    np.savez(folder / "cal.npz", image=samples() if feeds is None else feeds)
+    options = {"runtime": "tflite", "calibration": str(folder / "cal.npz") if recipe != "fp32" else None, **more}
+    return build(str(folder / "net.tflite"), target, recipe=recipe, output=folder / "net.edgepack", **options)
+
+
 def samples(count=16, size=8, seed=0):
     """Inputs for both."""
     return np.random.default_rng(seed).standard_normal((count, size, size, 3)).astype("float32")

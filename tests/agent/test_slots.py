@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from agent import blobs, pruning, settings
+from agent import disk, pruning, settings
 from agent.contract.errors import DeviceError, IntegrityError, TransientDeviceError, UsageError
 from agent.contract.transfer import CHUNK, COPY, DATA, END, INDEX, PACKED, Coming, frame, pack_index
 from agent.receiving import Receiver
@@ -137,7 +137,7 @@ def test_two_agents_may_keep_the_index_of_one_file_at_once(store, monkeypatch):
     data = os.urandom(1000)
     sha256, raw = hashlib.sha256(data).hexdigest(), pack_index([(1000, hashlib.sha256(data).digest())])
     receive(store, data, [frame(DATA, data), frame(END, b"")])
-    write, others = blobs.write_file, []
+    write, others = disk.write_file, []
 
     def slow(path, content):
         write(path, content)
@@ -145,7 +145,7 @@ def test_two_agents_may_keep_the_index_of_one_file_at_once(store, monkeypatch):
             others.append(path)
             store.blobs.set_index(sha256, len(data), raw)
 
-    monkeypatch.setattr(blobs, "write_file", slow)
+    monkeypatch.setattr(disk, "write_file", slow)
     store.blobs.set_index(sha256, len(data), raw)
     assert store.blobs.indexed() == 1
     assert [digest for digest, _ in store.blobs.chunks()] == [hashlib.sha256(data).digest()]

@@ -1,37 +1,22 @@
 """The agent on an old Python whose only TFLite is tflite-runtime, LiteRT's predecessor; and what numpy 2 does to that."""
 
-import numpy as np
 import pytest
 
 from agent.contract import codec
 from agent.contract.errors import DeviceError
 from agent.contract.report import Report
-from packager.pipeline import build
 from tests.agent.remote import Agent
 from tests.agent.test_zipapp_runs import python_with_runtime
-from tests.tflite_models import classifier, needs_tflite, samples
+from tests.tflite_models import built, classifier, needs_tflite
 
 pytestmark = [*needs_tflite, pytest.mark.device, pytest.mark.timeout(900)]
 PACKAGES = ["tflite-runtime==2.14.0", "numpy<2"]
 
 
-def bundle(tmp_path, recipe):
-    (tmp_path / "net.tflite").write_bytes(classifier())
-    np.savez(tmp_path / "cal.npz", image=samples())
-    return build(
-        str(tmp_path / "net.tflite"),
-        "linux-x86-64",
-        runtime="tflite",
-        recipe=recipe,
-        calibration=str(tmp_path / "cal.npz") if recipe == "int8" else None,
-        output=tmp_path / f"{recipe}.edgepack",
-    )
-
-
 @pytest.mark.parametrize("recipe", ["fp32", "int8"])
 def test_runs_and_is_right_on_python_3_9(tmp_path, recipe):
     device = Agent(python_with_runtime("3.9", PACKAGES), tmp_path)
-    made = bundle(tmp_path, recipe)
+    made = built(tmp_path, classifier(), recipe)
     device.install(made.bundle, made.digest)
     report = codec.decode(Report, device.ask("bench", digest=made.digest, runs=10, rounds=1, warmup_seconds=0.0))
     assert report.parity.verdict == "pass"
@@ -41,7 +26,7 @@ def test_runs_and_is_right_on_python_3_9(tmp_path, recipe):
 
 def test_numpy_2_is_named_as_the_reason(tmp_path):
     device = Agent(python_with_runtime("3.9", ["tflite-runtime==2.14.0", "numpy==2.0.2"]), tmp_path)
-    made = bundle(tmp_path, "fp32")
+    made = built(tmp_path, classifier(), "fp32")
     device.install(made.bundle, made.digest)
     with pytest.raises(DeviceError) as error:
         device.ask("check", digest=made.digest)

@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from agent.contract.errors import ConvertError
-from packager.pipeline import build
 from packager.recipe import load_recipe
 from packager.sources.tflite import Tflite
 from packager.tflite_constants import unfold_constants
 from packager.tflite_lower import check_computed
 from packager.tflite_model import operator_counts, parse_model, to_bytes
 from packager.tflite_run import run_tflite
-from tests.tflite_models import Graph, classifier, conv, dense, fb, needs_tflite, samples
+from tests.tflite_models import Graph, built, classifier, conv, dense, fb, needs_tflite, samples
 
 pytestmark = needs_tflite
 
@@ -76,19 +75,6 @@ def sparse(values):
 def outputs(raw, path, feeds, name):
     path.write_bytes(raw)
     return np.array([row[name] for row in run_tflite(path, [{"image": one[None]} for one in feeds], ["image"], [name])])
-
-
-def built(tmp_path, raw, recipe="int8", feeds=None):
-    (tmp_path / "net.tflite").write_bytes(raw)
-    np.savez(tmp_path / "cal.npz", image=samples() if feeds is None else feeds)
-    return build(
-        str(tmp_path / "net.tflite"),
-        "linux-x86-64",
-        runtime="tflite",
-        recipe=recipe,
-        calibration=str(tmp_path / "cal.npz") if recipe == "int8" else None,
-        output=tmp_path / f"{recipe}.edgepack",
-    )
 
 
 def test_a_quantiser_that_leaves_everything_in_float_is_caught(tmp_path):

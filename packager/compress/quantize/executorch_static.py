@@ -68,8 +68,7 @@ class Floats:
         self.written: dict[str, tuple[Path, Delegation]] = {}  # by the draft's digest
         self._cured: dict[tuple[bool, bool], _Cured] = {}
         self._expected: list[Any] = []
-        self.mixed: dict[str, tuple[float, float]] = {}  # joins that stay in float
-        self._looked = False
+        self.mixed: dict[str, tuple[float, float]] = {}  # joins that stay in float, once a graph has been made
 
     def prepare(self, recipe: Recipe) -> Any:
         """The graph with an observer, told its range, wherever the recipe quantises. Raises ConvertError."""
@@ -106,8 +105,8 @@ class Floats:
         key = (recipe.equalize, recipe.smooth)
         if key not in self._cured:
             graph = unchanged(self.exported.module())
-            if not self._looked:
-                self.mixed, self._looked = mixed_joins(graph, self.feeds), True
+            if not self._cured:
+                self.mixed = mixed_joins(graph, self.feeds)
             if recipe.equalize:
                 equalize(graph, self.feeds)
             if recipe.smooth:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from packager.recipe import Recipe
 
 # Where INT8 arithmetic pays; what else a network does keeps its accuracy in float.
-COMPUTE = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
 _FILTERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV")
+COMPUTE = (*_FILTERS, "FULLY_CONNECTED", "BATCH_MATMUL")
 _WHOLE = "BATCH_MATMUL"
 _MATRIX = ("FULLY_CONNECTED", "BATCH_MATMUL", "EMBEDDING_LOOKUP")
 # Exact on quantised values: between two quantised operators they cost nothing, in float two conversions.

@@ -110,7 +110,7 @@ def _by_graph(
     caps = absorb_clamps(graph, keep=not saturates(engine))
     mapping = _mapping(recipe, engine, caps)
     mixed = mixed_joins(graph, feeds)
-    for kind in join_kinds() if mixed else ():
+    for kind in join_kinds() if mixed else ():  # a mapping knows kinds, not nodes: the other joins go along
         mapping.set_object_type(kind, None)
     try:
         prepared = quantize_fx.prepare_fx(graph, mapping, examples)

@@ -1,4 +1,4 @@
-"""Small nets and data for the tests of pruning, distillation and fusion."""
+"""Small nets and data for the tests of pruning, distillation, fusion and quantisation."""
 
 import torch
 from torch import nn
@@ -77,3 +77,18 @@ class Transformer(nn.Module):
 def transformer():
     torch.manual_seed(0)
     return Transformer().eval(), torch.randn(1, 6, 16)
+
+
+class Detector(nn.Module):
+    """Boxes whose values are `large` times those of the scores, joined."""
+
+    def __init__(self, large):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.boxes, self.scores = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 1)
+        with torch.no_grad():
+            self.boxes.weight *= large
+
+    def forward(self, x):
+        found = torch.relu(self.body(x))
+        return torch.cat(tensors=[self.boxes(found), self.scores(found)], dim=1)

@@ -15,6 +15,7 @@ from packager.compress.quantize import executorch_static as static  # noqa: E402
 from packager.compress.quantize.executorch_ranges import watched  # noqa: E402
 from packager.recipe import NAMED  # noqa: E402
 from packager.torch_program import Program  # noqa: E402
+from tests.packager.compress.nets import Detector  # noqa: E402
 
 INT8 = NAMED["int8"]
 
@@ -83,21 +84,6 @@ def test_a_layer_left_out_stays_as_it_is():
     with pytest.raises(ConvertError) as caught:
         static.draft(floats, dataclasses.replace(INT8, exclude=everything))
     assert caught.value.code == "nothing-to-quantise"
-
-
-class Detector(nn.Module):
-    """Boxes whose values are `large` times those of the scores, joined."""
-
-    def __init__(self, large):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body, self.boxes, self.scores = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 1)
-        with torch.no_grad():
-            self.boxes.weight *= large
-
-    def forward(self, x):
-        found = torch.relu(self.body(x))
-        return torch.cat([self.boxes(found), self.scores(found)], 1)
 
 
 @pytest.mark.parametrize(("large", "told"), [(1, []), (1000, ["float-join"])])

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 from packager.compress.quantize.tflite_joins import joined_parts
-from packager.pipeline import build
 from packager.recipe import load_recipe
 from packager.tflite_model import constant, parse_model, to_bytes
-from tests.tflite_models import Graph, dense, fb, needs_tflite, reshape
+from tests.tflite_models import Graph, built, dense, fb, needs_tflite, reshape
 
 pytestmark = needs_tflite
 
@@ -28,12 +27,8 @@ def detector(large):
     return to_bytes(model)
 
 
-def built(tmp_path, raw, target="linux-x86-64", **more):
-    (tmp_path / "net.tflite").write_bytes(raw)
-    np.savez(tmp_path / "cal.npz", image=np.random.default_rng(0).standard_normal((16, 8)).astype("float32"))
-    return build(
-        str(tmp_path / "net.tflite"), target, calibration=str(tmp_path / "cal.npz"), output=tmp_path / "o", **more
-    )
+def feeds():
+    return np.random.default_rng(0).standard_normal((16, 8)).astype("float32")
 
 
 def codes(made):
@@ -46,7 +41,7 @@ def test_the_parts_are_found_behind_what_moves_them():
 
 @pytest.mark.parametrize(("large", "dtype"), [(1, "int8"), (300, "float32")])
 def test_outputs_stay_in_float_where_one_scale_would_lose_a_part(tmp_path, large, dtype):
-    made = built(tmp_path, detector(large), runtime="tflite", recipe="int8")
+    made = built(tmp_path, detector(large), feeds=feeds())
     assert [spec.dtype for spec in made.manifest.outputs] == [dtype]
     assert ("float-outputs" in codes(made)) == (large > 1)
 
@@ -55,12 +50,12 @@ def test_a_recipe_that_says_int8_is_followed_and_told(tmp_path):
     path = tmp_path / "whole.toml"
     path.write_text('precision = "int8"\nio = "int8"\n', encoding="utf-8")
     assert load_recipe(str(path)).io == "int8"
-    made = built(tmp_path, detector(300), runtime="tflite", recipe=str(path))
+    made = built(tmp_path, detector(300), str(path), feeds=feeds())
     assert [spec.dtype for spec in made.manifest.outputs] == ["int8"]
     assert "mixed-output" in codes(made)
 
 
 def test_a_microcontroller_takes_integers_and_is_told(tmp_path):
-    made = built(tmp_path, detector(300), target="cortex-m7")
+    made = built(tmp_path, detector(300), target="cortex-m7", feeds=feeds(), runtime=None)
     assert [spec.dtype for spec in made.manifest.outputs] == ["int8"]
     assert "mixed-output" in codes(made)

@@ -4,26 +4,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the torch extra")
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
-from torch import nn  # noqa: E402 - after the skip
 
 from packager.compress.quantize import torch_dynamic, torch_static  # noqa: E402
 from packager.compress.quantize.torch_joins import mixed_joins  # noqa: E402
 from packager.recipe import NAMED  # noqa: E402
-
-
-class Detector(nn.Module):
-    """Boxes whose values are `large` times those of the scores, joined."""
-
-    def __init__(self, large):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body, self.boxes, self.scores = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1), nn.Conv2d(8, 6, 1)
-        with torch.no_grad():
-            self.boxes.weight *= large
-
-    def forward(self, x):
-        found = torch.relu(self.body(x))
-        return torch.cat(tensors=[self.boxes(found), self.scores(found)], dim=1)
+from tests.packager.compress.nets import Detector  # noqa: E402
 
 
 def feeds(count=8):
