@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -278,10 +278,19 @@ def float_findings(model: Any, recipe: Recipe) -> list[Finding]:
         return []
     told = ", ".join(f"{count} {name}" for name, count in sorted(left.items()))
     if recipe.scope != "all":
-        why = 'the scope is what multiplies and stands between it (scope = "all" in a recipe file takes the others too)'
+        why = _why_float(left)
         return [Finding("float-operators", INFO, f"computed in float: {told}", why)]
     why = "there is no integer form of these: replace them in the model"
     return [Finding("float-operators", WARNING, f"left in float although everything was to be quantised: {told}", why)]
+
+
+def _why_float(left: Collection[str]) -> str:
+    known = {one.value for one in need("ai_edge_quantizer.qtyping").TFLOperationName}
+    never = sorted(name for name in left if _AEQ_NAMES.get(name, name) not in known)
+    said = [f"ai-edge-quantizer does not quantise {', '.join(never)}"] if never else []
+    if set(left) - set(never):
+        said.insert(0, 'the scope is what multiplies and stands between it (scope = "all" in a recipe file takes more)')
+    return "; ".join(said)
 
 
 def _nothing(recipe: Recipe) -> ConvertError:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from packager.compress.quantize.tflite import COMPUTE, chosen_operators
+from packager.compress.quantize.tflite import COMPUTE, chosen_operators, float_findings
 from packager.pipeline import build
+from packager.recipe import NAMED
 from packager.tflite_model import parse_model
 from tests.tflite_models import Graph, add, averaging, conv, dense, fb, mean, needs_tflite, pool, reshape, softmax
 
@@ -141,3 +142,14 @@ def test_product_with_constant_weights_has_one_scale(tmp_path, scope, precision)
         output=tmp_path / "net.edgepack",
     )
     assert "host-parity" not in [finding.code for finding in built.manifest.findings]
+
+
+def test_what_stays_in_float_says_why():
+    g = Graph()
+    image = g.tensor("image", SIZE)
+    first = step(g, image, "first")
+    alpha = g.tensor("alpha", [1, 1, 4], np.full((1, 1, 4), 0.2))
+    out = step(g, g.op("PRELU", [first, alpha], [g.tensor("bent", SIZE)]), "out")
+    (found,) = float_findings(parse_model(g.raw([image], [softmax(g, out, "end", SIZE)])), NAMED["int8"])
+    assert 'scope = "all"' in found.advice  # takes the softmax
+    assert "does not quantise PRELU" in found.advice
